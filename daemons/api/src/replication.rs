@@ -1,0 +1,113 @@
+//! Calls between the replicas of one group.
+
+use serde::{Deserialize, Serialize};
+
+/// Peer-plane path of engine traffic. The body is made by `wal::frames`; the answer is empty.
+pub const FRAMES: &str = "/group/frames";
+/// Peer-plane path of the start-up handshake: `Batch<Hello>` to `BatchReply<Welcome>`, one item.
+pub const HELLO: &str = "/group/hello";
+/// Peer-plane path of group formation: `Batch<Form>` to `BatchReply<Formed>`, one item.
+pub const FORM: &str = "/group/form";
+/// Peer-plane path that answers after `WATCH_MS`, always: whoever holds the call open learns at once when the
+/// daemon dies, because its connection closes.
+pub const WATCH: &str = "/group/watch";
+/// How long a `WATCH` call is held, in ms.
+pub const WATCH_MS: u64 = 20_000;
+/// Peer-plane path of `Batch<Who>` to `BatchReply<Group>`, one item: the group as this replica knows it.
+pub const GROUP: &str = "/group/group";
+
+/// Asks for the group; carries nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {}
+
+/// The group as one replica knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Cluster id, once formed.
+    pub cluster: Option<[u8; 16]>,
+    /// All members by configuration.
+    pub members: Vec<Member>,
+    /// Process id of the primary, if known.
+    pub primary: Option<u64>,
+    /// Newest log time applied here, in ms.
+    pub log_ms: u64,
+}
+
+/// A configured member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Process id: the member's name to people.
+    pub process: u64,
+    /// Host name or address.
+    pub host: String,
+    /// Port of the API plane.
+    pub api_port: u16,
+    /// Port of the peer plane.
+    pub peer_port: u16,
+}
+
+/// A replica introduces itself at every start, before it takes part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// `catalog` or `order`.
+    pub role: String,
+    /// Its cluster, or `None` for a blank directory.
+    pub cluster: Option<[u8; 16]>,
+    /// Its process id.
+    pub process: u64,
+    /// The id of its data directory, which is its id to the engine.
+    pub node: u64,
+    /// Digest of its member list.
+    pub members: [u8; 16],
+    /// Its boot number, this start included.
+    pub boot: u64,
+    /// Index of the last entry in its log.
+    pub last_index: u64,
+}
+
+/// The answer to `Hello`: the other's own introduction, and what it thinks of the caller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The answering replica, in the same terms.
+    pub me: Hello,
+    /// What it thinks of the caller.
+    pub verdict: Verdict,
+    /// The formation it took part in, for a peer that was chosen and missed it.
+    pub formation: Option<Form>,
+}
+
+/// What a replica thinks of another that introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It is a voter of this group, and its directory is as new as I remember it; I have noted its boot number.
+    Known,
+    /// Neither of us belongs to a group.
+    BothBlank,
+    /// It is blank and I am not.
+    Blank,
+    /// It must not take part: the text says why (other role, cluster or member list; a directory that is older
+    /// than the one I remember).
+    No(String),
+}
+
+/// The group to form. Sent by the blank replica with the lowest process id once all are up and blank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Form {
+    /// `catalog` or `order`.
+    pub role: String,
+    /// The new cluster id, random.
+    pub cluster: [u8; 16],
+    /// Digest of the member list that all reported.
+    pub members: [u8; 16],
+    /// Process id and node id of each voter, in order of process id.
+    pub voters: Vec<(u64, u64)>,
+}
+
+/// Whether a replica took part in a formation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Formed {
+    /// The group is on its disk, now or from before.
+    Yes,
+    /// It did not, because of the reason given.
+    No(String),
+}

@@ -1,1 +1,18 @@
-//! placeholder
+//! What every daemon shares: the two HTTP planes, links to other daemons, settings and lifecycle.
+//!
+//! Only this crate opens sockets. Coroutines come from `may`: a handler is a plain function that may park, and
+//! never blocks its thread; everything that blocks (links, signals, the replica) has an OS thread of its own.
+
+pub mod api_plane;
+pub mod body;
+pub mod clock;
+pub mod exit;
+pub mod http;
+pub mod lifecycle;
+pub mod link;
+pub mod logging;
+pub mod peer_plane;
+pub mod problem;
+pub mod router;
+pub mod settings;
+pub mod wait;

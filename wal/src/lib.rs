@@ -1,1 +1,18 @@
-//! placeholder
+//! The replicated log as a library.
+//!
+//! A replica keeps a log of commands, agrees with its peers on their order, and applies what is committed to a
+//! state machine, all in one transactional store. Read in this order: `entry` (what is in the log), `store` (what
+//! it lies in), `state_machine` (what it drives).
+//!
+//! Knows nothing of books or HTTP, opens no socket and reads no clock: peers are reached through `Transport`,
+//! time arrives as an argument.
+
+pub mod entry;
+pub mod error;
+pub mod state_machine;
+pub mod store;
+
+pub use entry::{Command, Entry, Stamp};
+pub use error::{Error, Result};
+pub use state_machine::{Lookup, State, StateHash, StateMachine, View};
+pub use store::Table;

@@ -1,0 +1,88 @@
+//! A transactional key-value store: what the log, the replica's meta data and the state machine live in.
+//!
+//! `Lmdb` is the real one; `Memory` is the double whose un-committed writes a test can lose. The replica and the
+//! state machines are written against these traits, so both run the same code.
+//!
+//! One writer at a time, any number of readers, each on the state of the last commit before it began. A
+//! transaction that is dropped without `commit` leaves no trace. `commit` returns once the data is on disk.
+
+mod lmdb;
+mod memory;
+
+use std::ops::ControlFlow;
+
+use crate::error::Result;
+
+pub use lmdb::Lmdb;
+pub use memory::Memory;
+
+/// A table of the store. Ids are fixed for ever, because they are also part of snapshots and of the state hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Table {
+    /// Its number: 0 to 7 belong to this crate, 8 to 31 to the state machine.
+    pub id: u8,
+    /// Its name on disk.
+    pub name: &'static str,
+}
+
+/// The log: big-endian index to record, see `entry`.
+pub const LOG: Table = Table { id: 0, name: "log" };
+/// What the replica knows of itself: see `meta`.
+pub const META: Table = Table { id: 1, name: "meta" };
+
+/// Most tables in one store.
+pub const TABLES_MAX: usize = 32;
+/// Longest key, in bytes (LMDB's own bound is 511).
+pub const KEY_BYTES_MAX: usize = 480;
+
+/// What a visitor of `scan` sees: key and value.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+/// A view of one committed state (or, inside a write transaction, of its own writes on top of it).
+pub trait Read {
+    /// The value under `key`.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>>;
+    /// Visits entries with keys not below `from`, upwards, until the visitor breaks.
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
+    /// The entry with the greatest key.
+    fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>>;
+    /// How many entries the table has.
+    fn count(&self, table: Table) -> Result<u64>;
+}
+
+/// The one write transaction.
+pub trait Write: Read {
+    /// Sets the value under `key`.
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()>;
+    /// Sets the value under a key that is greater than all others of the table.
+    fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()>;
+    /// Sets the value under `key` if there is none; says whether it did.
+    fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<bool>;
+    /// Removes `key`; says whether it was there.
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool>;
+    /// Removes all keys in `from..to`.
+    fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()>;
+    /// Removes everything.
+    fn clear(&mut self, table: Table) -> Result<()>;
+    /// Makes the writes durable and visible. On error nothing is known and nothing more may be written.
+    fn commit(self: Box<Self>) -> Result<()>;
+}
+
+/// A store.
+pub trait Store: Send + Sync {
+    /// Begins a read transaction. Keep it short, never across a park: it pins pages.
+    fn read(&self) -> Result<Box<dyn Read + '_>>;
+    /// Begins the write transaction; blocks while another thread has one. Only the replica thread calls this.
+    fn write(&self) -> Result<Box<dyn Write + '_>>;
+    /// Bytes in use and bytes there could be.
+    fn room(&self) -> Result<Room>;
+}
+
+/// How full a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes the store can hold.
+    pub bound: u64,
+}

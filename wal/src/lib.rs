@@ -7,8 +7,14 @@
 //! Knows nothing of books or HTTP, opens no socket and reads no clock: peers are reached through `Transport`,
 //! time arrives as an argument.
 
+pub mod data_dir;
+pub mod driver;
 pub mod entry;
 pub mod error;
+pub mod frames;
+pub mod log;
+pub mod meta;
+pub mod replica;
 pub mod state_machine;
 pub mod store;
 

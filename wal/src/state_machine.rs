@@ -198,15 +198,30 @@ impl<'t> State<'t> {
 
     /// Leaves the sealed value in the buffer and adds the record to the hash.
     fn pack<T: Serialize>(&mut self, table: Table, key: &[u8], value: &T) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.extend_from_slice(&[0; SEAL_BYTES]);
-        self.buffer = postcard::to_extend(value, buffer).expect("plain data types always encode");
+        self.buffer = sealed(table, key, value, std::mem::take(&mut self.buffer));
         let body = &self.buffer[SEAL_BYTES..];
         *self.hash = self.hash.wrapping_add(record_hash(table, key, body));
-        let checksum = seal(table, key, body);
-        self.buffer[..SEAL_BYTES].copy_from_slice(&checksum);
     }
+}
+
+/// The sealed form of `value`, in the given buffer.
+fn sealed<T: Serialize>(table: Table, key: &[u8], value: &T, mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    buffer.extend_from_slice(&[0; SEAL_BYTES]);
+    let mut buffer = postcard::to_extend(value, buffer).expect("plain data types always encode");
+    let checksum = seal(table, key, &buffer[SEAL_BYTES..]);
+    buffer[..SEAL_BYTES].copy_from_slice(&checksum);
+    buffer
+}
+
+/// Writes a sealed value that is not part of the state (see `meta`).
+pub(crate) fn put_plain<T: Serialize>(
+    txn: &mut dyn Write,
+    table: Table,
+    key: &[u8],
+    value: &T,
+) -> Result<()> {
+    txn.put(table, key, &sealed(table, key, value, Vec::new()))
 }
 
 /// The state hash of `tables`, computed from every record; fails at the first damaged value.

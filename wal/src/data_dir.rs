@@ -1,0 +1,267 @@
+//! The data directory: whose it is, and that only one process has it.
+//!
+//! Checked before anything else is opened. `identity.json` is written once, when the directory is first used, by
+//! way of a temporary file, a sync and a rename. Its node id is random and is the replica's id to the engine: a
+//! directory that was lost and made anew is another node, whatever its process id. The group that the directory
+//! belongs to is in the store (`meta::formation`).
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::meta::NodeId;
+
+/// Version of everything below the directory that this binary reads and writes.
+pub const FORMAT: u32 = 1;
+
+const IDENTITY: &str = "identity.json";
+const LOCK: &str = "lock";
+/// LMDB's file; its presence without an identity means the directory is not ours.
+const STORE: &str = "data.mdb";
+
+/// Whose directory it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Format version of the directory.
+    pub format: u32,
+    /// `catalog` or `order`.
+    pub role: String,
+    /// The process id that the directory was made for: the replica's name to people.
+    pub process: u64,
+    /// The directory's own random id, in hexadecimal; the replica's id to the engine.
+    pub node: String,
+}
+
+/// An open, locked data directory. The lock goes with it.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    node: NodeId,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used, by what a person does about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// It could not be made.
+    #[error("cannot create {path}: {cause}")]
+    CannotCreate {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// It could not be read or written.
+    #[error("cannot use {path}: {cause}")]
+    Io {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Another process has it.
+    #[error(
+        "data directory {path} is in use by process {holder}; stop that one or choose another --data-dir"
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// Its pid, if it could be read.
+        holder: String,
+    },
+    /// It belongs to somebody else.
+    #[error("data directory {path} belongs to {found}, this is {wanted}; {advice}")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who asks.
+        wanted: String,
+        /// What to do.
+        advice: &'static str,
+    },
+}
+
+impl DataDir {
+    /// Opens the directory for this role and process id, making it if it does not exist, and locks it.
+    pub fn open(path: &Path, role: &str, process: u64) -> Result<DataDir, DirError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|cause| DirError::CannotCreate { path: path.into(), cause })?;
+        let lock = lock(path)?;
+        let identity = match read_identity(path)? {
+            Some(identity) => identity,
+            None => create_identity(path, role, process)?,
+        };
+        let node = check(path, &identity, role, process)?;
+        Ok(DataDir { path: path.into(), node, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its id, which is the replica's id to the engine.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DirError> {
+    let file_path = path.join(LOCK);
+    let open =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file_path);
+    let mut file = open.map_err(|cause| DirError::CannotCreate { path: file_path.clone(), cause })?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The number is only for the message; without it the message says so.
+            let _ = file.read_to_string(&mut holder);
+            let holder = if holder.trim().is_empty() { "(unknown)".into() } else { holder.trim().into() };
+            return Err(DirError::Locked { path: path.into(), holder });
+        }
+        Err(TryLockError::Error(cause)) => return Err(DirError::Io { path: file_path, cause }),
+    }
+    let note = |file: &mut File| -> io::Result<()> {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    note(&mut file).map_err(|cause| DirError::Io { path: file_path, cause })?;
+    Ok(file)
+}
+
+fn read_identity(path: &Path) -> Result<Option<Identity>, DirError> {
+    let file_path = path.join(IDENTITY);
+    match fs::read(&file_path) {
+        Ok(bytes) => {
+            let identity = serde_json::from_slice(&bytes);
+            identity.map(Some).map_err(|error| DirError::Foreign {
+                path: path.into(),
+                found: format!("nobody we know ({IDENTITY} is not readable: {error})"),
+                wanted: "a Quire daemon".into(),
+                advice: "restore the file from a backup or choose another --data-dir",
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.join(STORE).exists() => {
+            Err(DirError::Foreign {
+                path: path.into(),
+                found: format!("nobody we know (it has a {STORE} and no {IDENTITY})"),
+                wanted: "a Quire daemon".into(),
+                advice: "choose another --data-dir",
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(DirError::Io { path: file_path, cause }),
+    }
+}
+
+fn create_identity(path: &Path, role: &str, process: u64) -> Result<Identity, DirError> {
+    let mut node = [0; 8];
+    getrandom::fill(&mut node).expect("the operating system has random bytes");
+    let node = NodeId::from_le_bytes(node).max(1);
+    let identity = Identity { format: FORMAT, role: role.into(), process, node: format!("{node:016x}") };
+    let (temporary, file_path) = (path.join("identity.json.new"), path.join(IDENTITY));
+    let write = || -> io::Result<()> {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        serde_json::to_writer_pretty(&mut file, &identity)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, &file_path)?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(|cause| DirError::CannotCreate { path: file_path.clone(), cause })?;
+    Ok(identity)
+}
+
+fn check(path: &Path, identity: &Identity, role: &str, process: u64) -> Result<NodeId, DirError> {
+    let foreign = |found: String, wanted: String, advice| DirError::Foreign {
+        path: path.into(),
+        found,
+        wanted,
+        advice,
+    };
+    if identity.format != FORMAT {
+        return Err(foreign(
+            format!("format version {}", identity.format),
+            format!("a binary that reads version {FORMAT}"),
+            "run the release that wrote it",
+        ));
+    }
+    if identity.role != role || identity.process != process {
+        return Err(foreign(
+            format!("{} node {}", identity.role, identity.process),
+            format!("{role} node {process}"),
+            "fix PROCESS_ID or choose another --data-dir",
+        ));
+    }
+    match NodeId::from_str_radix(&identity.node, 16) {
+        Ok(node) if node != 0 => Ok(node),
+        _ => Err(foreign(
+            format!("node id {:?}, which is none", identity.node),
+            format!("{role} node {process}"),
+            "restore identity.json from a backup or choose another --data-dir",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_keeps_its_identity_and_is_locked_while_open() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("catalog-123");
+        let first = DataDir::open(&path, "catalog", 123).unwrap();
+        let error = DataDir::open(&path, "catalog", 123).unwrap_err();
+        assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
+        let node = first.node();
+        drop(first);
+        assert_eq!(DataDir::open(&path, "catalog", 123).unwrap().node(), node);
+    }
+
+    #[test]
+    fn a_foreign_directory_is_named_with_both_owners() {
+        let root = tempfile::tempdir().unwrap();
+        drop(DataDir::open(root.path(), "catalog", 111).unwrap());
+        let message = |role, process| DataDir::open(root.path(), role, process).unwrap_err().to_string();
+        assert!(
+            message("catalog", 123)
+                .contains("belongs to catalog node 111, this is catalog node 123; fix PROCESS_ID")
+        );
+        assert!(message("order", 111).contains("belongs to catalog node 111, this is order node 111"));
+    }
+
+    #[test]
+    fn another_format_or_a_stray_store_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join(STORE), b"x").unwrap();
+        assert!(
+            DataDir::open(root.path(), "catalog", 1).unwrap_err().to_string().contains("no identity.json")
+        );
+        let newer = Identity { format: FORMAT + 1, role: "catalog".into(), process: 1, node: "1".into() };
+        fs::write(root.path().join(IDENTITY), serde_json::to_vec(&newer).unwrap()).unwrap();
+        assert!(
+            DataDir::open(root.path(), "catalog", 1).unwrap_err().to_string().contains("format version 2")
+        );
+        fs::write(root.path().join(IDENTITY), b"{").unwrap();
+        assert!(DataDir::open(root.path(), "catalog", 1).unwrap_err().to_string().contains("not readable"));
+    }
+
+    #[test]
+    fn directories_are_different_nodes() {
+        let root = tempfile::tempdir().unwrap();
+        let open = |name| DataDir::open(&root.path().join(name), "order", 1).unwrap().node();
+        assert_ne!(open("a"), open("b"));
+    }
+}

@@ -1,0 +1,291 @@
+//! Runs one replica on a thread of its own: the inbox, the ticks, and what others see of it.
+//!
+//! The thread owns every write transaction of the store. It starts without a replica and runs only jobs (so that
+//! a directory can be given its identity and be introduced to its peers); `Handle::start` makes it a replica. Any
+//! storage error ends the thread with that error, and its owner must end the process: nothing is written after a
+//! failed sync.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+
+use crate::entry::Command;
+use crate::error::Result;
+use crate::meta::NodeId;
+use crate::replica::{
+    Config, HandedOver, Input, Now, Outcomes, Proposal, ReadFailed, ReadRequest, Refused, Replica, Role,
+    Status, Transport,
+};
+use crate::state_machine::StateMachine;
+use crate::store::Store;
+
+/// Inputs that wait for the replica thread. When it is full, proposals and reads are refused and frames dropped.
+pub const INBOX_MAX: usize = 8_192;
+/// Inputs taken in one turn.
+const DRAIN_MAX: usize = 2_048;
+
+/// Where the driver gets the time from.
+pub type Clock = Box<dyn Fn() -> Now + Send>;
+
+/// Called on the replica's thread after the state that readers see has moved on, with its index. Must not block.
+pub type OnVisible = Box<dyn Fn(u64) + Send>;
+
+/// What a job may use: the store, with no transaction open, and the replica, if it runs.
+pub struct Desk<'d> {
+    /// The store. The job may open the write transaction.
+    pub store: &'d dyn Store,
+    /// The running replica's status.
+    pub status: Option<Status>,
+    /// Index up to which a peer has acknowledged the log, as this replica knows if it is primary.
+    pub acknowledged_by: &'d dyn Fn(NodeId) -> Option<u64>,
+}
+
+/// Work for the thread that owns the write transaction, between two turns. An error ends the replica.
+pub type Job = Box<dyn FnOnce(&Desk<'_>) -> Result<()> + Send>;
+
+enum Message<R> {
+    Input(Input<R>),
+    Job(Job),
+    Start(Config),
+    Stop,
+}
+
+/// What everybody may read about a replica at any time, without asking its thread.
+#[derive(Default)]
+pub struct Published {
+    status: Mutex<Option<Status>>,
+    log_ms: AtomicU64,
+    inbox_full: AtomicU64,
+}
+
+impl Published {
+    /// The newest status; `None` until the replica runs.
+    pub fn status(&self) -> Option<Status> {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Newest log time that was applied, in ms.
+    pub fn log_ms(&self) -> u64 {
+        self.log_ms.load(Ordering::Acquire)
+    }
+
+    /// How many inputs were turned away because the inbox was full.
+    pub fn inbox_full(&self) -> u64 {
+        self.inbox_full.load(Ordering::Relaxed)
+    }
+
+    fn publish(&self, status: Status) {
+        self.log_ms.store(status.applied.log_ms, Ordering::Release);
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+}
+
+/// Speaks to a replica's thread. Never blocks.
+pub struct Handle<R> {
+    inbox: Sender<Message<R>>,
+    published: Arc<Published>,
+}
+
+impl<R> Clone for Handle<R> {
+    fn clone(&self) -> Self {
+        Handle { inbox: self.inbox.clone(), published: self.published.clone() }
+    }
+}
+
+impl<R> Handle<R> {
+    /// What the replica says of itself.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Puts commands into the log, next to each other. `done` is called once, from the replica's thread or, when
+    /// the inbox is full or the replica has ended, from this one.
+    pub fn propose(&self, commands: Vec<Command>, done: impl FnOnce(Outcomes<R>) + Send + 'static) {
+        let proposal = Proposal { commands, done: Box::new(done) };
+        if let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) {
+            let refused = match error {
+                TrySendError::Full(_) => Refused::Full,
+                TrySendError::Disconnected(_) => Refused::NotRunning,
+            };
+            if let Message::Input(Input::Propose(proposal)) = self.turned_away(error) {
+                (proposal.done)(Err(refused));
+            }
+        }
+    }
+
+    /// Asks for a read point. `done` is called as in `propose`, with the index of the visible state.
+    pub fn read(&self, done: impl FnOnce(std::result::Result<u64, ReadFailed>) + Send + 'static) {
+        let request = ReadRequest { done: Box::new(done) };
+        if let Err(error) = self.inbox.try_send(Message::Input(Input::Read(request))) {
+            let failed = match error {
+                TrySendError::Full(_) => ReadFailed::Full,
+                TrySendError::Disconnected(_) => ReadFailed::NotRunning,
+            };
+            if let Message::Input(Input::Read(request)) = self.turned_away(error) {
+                (request.done)(Err(failed));
+            }
+        }
+    }
+
+    /// Passes on what came from the peers; says whether there was room for it.
+    pub fn deliver(&self, input: Input<R>) -> bool {
+        self.inbox.try_send(Message::Input(input)).map_err(|error| self.turned_away(error)).is_ok()
+    }
+
+    /// Has `job` done on the replica's thread; says whether there was room for it.
+    pub fn run(&self, job: Job) -> bool {
+        self.inbox.try_send(Message::Job(job)).map_err(|error| self.turned_away(error)).is_ok()
+    }
+
+    /// Makes the thread a replica. Later calls do nothing.
+    pub fn start(&self, config: Config) -> bool {
+        self.inbox.try_send(Message::Start(config)).is_ok()
+    }
+
+    /// Lets another replica become primary, if this one is; `done` is called when that has ended, however it did.
+    pub fn hand_over(&self, done: HandedOver) {
+        self.deliver(Input::HandOver(done));
+    }
+
+    /// Ends the thread after what is queued before.
+    pub fn stop(&self) -> bool {
+        self.inbox.try_send(Message::Stop).is_ok()
+    }
+
+    fn turned_away(&self, error: TrySendError<Message<R>>) -> Message<R> {
+        self.published.inbox_full.fetch_add(1, Ordering::Relaxed);
+        error.into_inner()
+    }
+}
+
+/// What a driver needs besides the machine and the transport.
+pub struct Outside {
+    /// The clocks.
+    pub clock: Clock,
+    /// Length of the engine's tick.
+    pub tick: Duration,
+    /// Called when readers see a newer state.
+    pub on_visible: OnVisible,
+}
+
+/// Starts the thread. It ends when told to stop, or with the error that forbids it to go on.
+pub fn spawn<M: StateMachine, T: Transport + Send + 'static>(
+    name: &str,
+    store: Arc<dyn Store>,
+    machine: M,
+    transport: T,
+    outside: Outside,
+) -> (Handle<M::Reply>, JoinHandle<Result<()>>) {
+    let (inbox, messages) = bounded(INBOX_MAX);
+    let published = Arc::new(Published::default());
+    let handle = Handle { inbox, published: published.clone() };
+    let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        let desk = Desk { store: &*store, status: None, acknowledged_by: &|_| None };
+        match wait_for_start(&messages, &desk)? {
+            Some(config) => {
+                let replica = Replica::new(&config, &*store, machine, transport)?;
+                Driver { messages, published, outside, replica, store: &*store }.run()
+            }
+            None => Ok(()),
+        }
+    });
+    (handle, thread.expect("the operating system gives a daemon its few threads"))
+}
+
+/// Runs jobs until told to start or stop. Proposals and readers are turned away.
+fn wait_for_start<R>(messages: &Receiver<Message<R>>, desk: &Desk<'_>) -> Result<Option<Config>> {
+    loop {
+        match messages.recv() {
+            Ok(Message::Start(config)) => return Ok(Some(config)),
+            Ok(Message::Job(job)) => job(desk)?,
+            Ok(Message::Input(Input::Propose(proposal))) => (proposal.done)(Err(Refused::NotRunning)),
+            Ok(Message::Input(Input::Read(request))) => (request.done)(Err(ReadFailed::NotRunning)),
+            Ok(Message::Input(Input::HandOver(done))) => done(),
+            Ok(Message::Input(Input::Frames(_) | Input::Gone(_) | Input::Unreachable(_))) => {}
+            Ok(Message::Stop) | Err(_) => return Ok(None),
+        }
+    }
+}
+
+struct Driver<'s, M: StateMachine, T: Transport> {
+    messages: Receiver<Message<M::Reply>>,
+    published: Arc<Published>,
+    outside: Outside,
+    replica: Replica<'s, M, T>,
+    store: &'s dyn Store,
+}
+
+impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
+    /// The one loop: take what came, tick if it is time, take a turn, tell.
+    fn run(mut self) -> Result<()> {
+        let tick_ms = self.outside.tick.as_millis().max(1) as u64;
+        let mut now = (self.outside.clock)();
+        let mut next_tick_ms = now.boot_ms + tick_ms;
+        let mut seen = Status::default();
+        loop {
+            if !self.receive(&mut now, next_tick_ms)? {
+                return self.replica.flush();
+            }
+            if now.boot_ms >= next_tick_ms {
+                self.replica.tick()?;
+                next_tick_ms += tick_ms;
+                if next_tick_ms <= now.boot_ms {
+                    next_tick_ms = now.boot_ms + tick_ms; // ticks that were missed are not made up for
+                }
+            }
+            self.replica.turn(now)?;
+            let status = self.replica.status();
+            if status != seen {
+                self.published.publish(status);
+                if status.visible != seen.visible {
+                    (self.outside.on_visible)(status.visible);
+                }
+                seen = status;
+            }
+        }
+    }
+
+    /// Waits until something is due, reads the clock, and takes everything that has come, up to a bound. False:
+    /// told to stop.
+    fn receive(&mut self, now: &mut Now, next_tick_ms: u64) -> Result<bool> {
+        let due_ms = self.replica.turn_due_ms().map_or(next_tick_ms, |due_ms| due_ms.min(next_tick_ms));
+        let wait_ms = if self.replica.wants_turn() { 0 } else { due_ms.saturating_sub(now.boot_ms) };
+        let mut next = match self.messages.recv_timeout(Duration::from_millis(wait_ms)) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        *now = (self.outside.clock)();
+        for _ in 0..DRAIN_MAX {
+            match next {
+                None => break,
+                Some(Message::Input(input)) => self.replica.receive(input, *now),
+                Some(Message::Job(job)) => self.work(job)?,
+                Some(Message::Start(_)) => {}
+                Some(Message::Stop) => return Ok(false),
+            }
+            next = self.messages.try_recv().ok();
+        }
+        Ok(true)
+    }
+
+    fn work(&mut self, job: Job) -> Result<()> {
+        self.replica.flush()?;
+        let replica = &self.replica;
+        job(&Desk {
+            store: self.store,
+            status: Some(replica.status()),
+            acknowledged_by: &|peer| replica.acknowledged_by(peer),
+        })
+    }
+}
+
+impl Status {
+    /// Whether this replica is primary.
+    pub fn is_primary(&self) -> bool {
+        self.role == Role::Primary
+    }
+}

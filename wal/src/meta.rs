@@ -1,0 +1,153 @@
+//! What a replica keeps about itself, beside the log and the state: sealed values in the `meta` table.
+
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{CHAIN_START, Chain};
+use crate::error::Result;
+use crate::state_machine::{self, Lookup, StateHash, View};
+use crate::store::{META, Read, Write};
+
+/// Id of a replica to the engine: random, and that of its data directory. Never 0.
+pub type NodeId = u64;
+
+/// Id of a group: random, drawn when it is formed.
+pub type ClusterId = [u8; 16];
+
+/// The group as it was formed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Formation {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// Digest of the member list that every founder had.
+    pub members: [u8; 16],
+    /// Process id (the name people use) and node id of each founder.
+    pub voters: Vec<(u64, NodeId)>,
+}
+
+impl Formation {
+    /// The process id of a founder.
+    pub fn process_of(&self, node: NodeId) -> Option<u64> {
+        self.voters.iter().find(|(_, n)| *n == node).map(|(process, _)| *process)
+    }
+
+    /// The node id of a founder.
+    pub fn node_of(&self, process: u64) -> Option<NodeId> {
+        self.voters.iter().find(|(p, _)| *p == process).map(|(_, node)| *node)
+    }
+}
+
+/// What the engine must find again: its term, its vote, and how far entries are known to be committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HardState {
+    /// Newest term seen.
+    pub term: u64,
+    /// Who got this replica's vote in that term; 0 for nobody.
+    pub vote: NodeId,
+    /// Index up to which entries are known to be committed.
+    pub commit: u64,
+}
+
+/// How far the state machine is, and what its state hashes to. Written with the state it describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Applied {
+    /// Index of the last applied entry.
+    pub index: u64,
+    /// Its log time, in ms.
+    pub log_ms: u64,
+    /// Hash of the state after it.
+    pub hash: StateHash,
+}
+
+/// The place before the first entry that is still in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Index.
+    pub index: u64,
+    /// Term of the entry there; 0 before the first.
+    pub term: u64,
+    /// Log time of the entry there, in ms.
+    pub log_ms: u64,
+    /// Chain up to and with the entry there.
+    pub chain: Chain,
+}
+
+impl Default for Mark {
+    fn default() -> Mark {
+        Mark { index: 0, term: 0, log_ms: 0, chain: CHAIN_START }
+    }
+}
+
+const FORMATION: &[u8] = b"formation";
+const HARD_STATE: &[u8] = b"hard-state";
+const APPLIED: &[u8] = b"applied";
+const LOG_START: &[u8] = b"log-start";
+const BOOT: &[u8] = b"boot";
+
+fn boot_of(node: NodeId) -> Vec<u8> {
+    [b"boot-of:".as_slice(), &node.to_be_bytes()].concat()
+}
+
+/// The group this directory belongs to, if any.
+pub fn formation(txn: &dyn Read) -> Result<Option<Formation>> {
+    View::new(txn).get(META, FORMATION)
+}
+
+/// Makes this directory a founder of a group. Panics if it belongs to another one: the caller checks.
+pub fn set_formation(txn: &mut dyn Write, formation: &Formation) -> Result<()> {
+    if let Some(old) = View::new(&*txn).get::<Formation>(META, FORMATION)? {
+        assert_eq!(&old, formation, "a directory founds one group");
+    }
+    state_machine::put_plain(txn, META, FORMATION, formation)
+}
+
+/// The engine's hard state; the default for a new directory.
+pub fn hard_state(txn: &dyn Read) -> Result<HardState> {
+    Ok(View::new(txn).get(META, HARD_STATE)?.unwrap_or_default())
+}
+
+/// Keeps the engine's hard state.
+pub fn set_hard_state(txn: &mut dyn Write, hard: &HardState) -> Result<()> {
+    state_machine::put_plain(txn, META, HARD_STATE, hard)
+}
+
+/// How far the state is.
+pub fn applied(txn: &dyn Read) -> Result<Applied> {
+    Ok(View::new(txn).get(META, APPLIED)?.unwrap_or_default())
+}
+
+/// Keeps how far the state is.
+pub fn set_applied(txn: &mut dyn Write, applied: &Applied) -> Result<()> {
+    state_machine::put_plain(txn, META, APPLIED, applied)
+}
+
+/// The place before the first entry in the log.
+pub fn log_start(txn: &dyn Read) -> Result<Mark> {
+    Ok(View::new(txn).get(META, LOG_START)?.unwrap_or_default())
+}
+
+/// Keeps the place before the first entry in the log.
+pub fn set_log_start(txn: &mut dyn Write, mark: &Mark) -> Result<()> {
+    state_machine::put_plain(txn, META, LOG_START, mark)
+}
+
+/// How often this directory was started.
+pub fn boot(txn: &dyn Read) -> Result<u64> {
+    Ok(View::new(txn).get(META, BOOT)?.unwrap_or_default())
+}
+
+/// Counts a start; returns its number, from 1.
+pub fn count_boot(txn: &mut dyn Write) -> Result<u64> {
+    let number = boot(&*txn)? + 1;
+    state_machine::put_plain(txn, META, BOOT, &number)?;
+    Ok(number)
+}
+
+/// The newest boot number that `node` has told us.
+pub fn remembered_boot(txn: &dyn Read, node: NodeId) -> Result<u64> {
+    Ok(View::new(txn).get(META, &boot_of(node))?.unwrap_or_default())
+}
+
+/// Remembers the boot number of `node`.
+pub fn remember_boot(txn: &mut dyn Write, node: NodeId, boot: u64) -> Result<()> {
+    state_machine::put_plain(txn, META, &boot_of(node), &boot)
+}

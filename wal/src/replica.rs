@@ -1,0 +1,558 @@
+//! One replica: drives the consensus engine, the log and the state machine over one store.
+//!
+//! Sans-IO: whoever owns it feeds it inputs and time, lets it take turns, and carries its frames to the peers.
+//! `driver` does so on a thread; the simulation does so in a loop. The only module that names the engine, and
+//! where its leader and follower become primary and backup.
+//!
+//! What it guarantees:
+//! - a command is answered `Applied` only after a majority has it on disk and it was applied;
+//! - votes and append answers leave only after what they promise is on disk;
+//! - a read point is given only when the state it names is committed in the store, so a read transaction opened
+//!   afterwards sees at least everything that was answered before the read was asked for;
+//! - after an error nothing more is written: the owner must drop it and end.
+//!
+//! One turn follows the engine's documented order: messages that need no disk leave first; then one write
+//! transaction takes the new entries, the hard state and the effects of what was committed; then what had to wait
+//! for the disk leaves. What is applied may ride in the next transaction (it can be replayed from the log), so a busy
+//! replica syncs once per batch.
+
+mod clock;
+mod codec;
+mod engine_log;
+mod proposals;
+mod reads;
+mod storage;
+
+use raft::eraftpb::{self, MessageType};
+use raft::{RawNode, ReadOnlyOption, StateRole};
+
+use crate::entry::{Class, Entry, PAYLOAD_BYTES_MAX};
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::meta::{self, Applied, HardState, NodeId};
+use crate::state_machine::{State, StateMachine};
+use crate::store::{Store, Write};
+
+use clock::LogClock;
+pub use clock::Now;
+use proposals::Proposals;
+pub use proposals::{Outcomes, Proposal, Proposed, Refused};
+use reads::Reads;
+pub use reads::{ReadFailed, ReadRequest};
+use storage::Storage;
+
+/// Ticks without a word from the primary until a backup calls an election: this many to twice as many, at random.
+pub const ELECTION_TICKS: usize = 10;
+/// Ticks between two heartbeats of the primary.
+pub const HEARTBEAT_TICKS: usize = 2;
+/// Most bytes of entries in one message to a peer.
+const MESSAGE_BYTES_MAX: u64 = 256 << 10;
+/// Most messages on the way to one peer before its acknowledgement.
+const IN_FLIGHT_MAX: usize = 256;
+/// Most bytes of proposals that are not yet committed; beyond it proposals are refused with `Refused::Full`.
+const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
+/// Most bytes of committed entries applied in one turn.
+const APPLY_BYTES_MAX: u64 = 4 << 20;
+/// Longest time that applied entries stay in the open transaction when nothing else commits it, in ms.
+const LAZY_COMMIT_MS: u64 = 5;
+/// Head start of one surviving backup over the next when both learned of the primary's death, in ms.
+const HEAD_START_MS: u64 = 15;
+/// Longest wait for a hand-over to be taken up, in ms: two election timeouts at 20 ms a tick.
+const HAND_OVER_MS: u64 = 400;
+/// Part of the store's map that may be in use, in percent, before proposals are refused with `Refused::Full`. What is
+/// already in the log must always find room to be applied.
+const STORE_USE_PERCENT_MAX: u64 = 90;
+
+/// How a replica is set up. The same on every start, but for the boot number.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This replica.
+    pub node: NodeId,
+    /// All voters, this replica among them.
+    pub voters: Vec<NodeId>,
+    /// Number of this start, from 1: makes read requests unique across restarts.
+    pub boot: u64,
+}
+
+/// Carries frames to peers. Frames may be lost, doubled and reordered.
+pub trait Transport {
+    /// Takes a frame for `to`. Must not block; may drop it.
+    fn send(&mut self, to: NodeId, frame: Vec<u8>);
+}
+
+/// Called once a planned hand-over has ended, however it did.
+pub type HandedOver = Box<dyn FnOnce() + Send>;
+
+/// What a replica is told.
+pub enum Input<R> {
+    /// Commands to put into the log.
+    Propose(Proposal<R>),
+    /// A reader that wants a point to read at.
+    Read(ReadRequest),
+    /// Frames from a peer, in the order they were sent.
+    Frames(Vec<Vec<u8>>),
+    /// The peer's process is gone for sure: its host refuses connections.
+    Gone(NodeId),
+    /// The peer could not be reached just now.
+    Unreachable(NodeId),
+    /// Let another replica become primary, if this one is.
+    HandOver(HandedOver),
+}
+
+/// What a replica takes itself for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Follows a primary, or looks for one.
+    #[default]
+    Backup,
+    /// Asks for votes.
+    Candidate,
+    /// Orders the log.
+    Primary,
+}
+
+/// A replica at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// What it takes itself for.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The primary it knows, if any.
+    pub primary: Option<NodeId>,
+    /// Its last log entry.
+    pub last: u64,
+    /// The newest entry it knows to be committed.
+    pub committed: u64,
+    /// Its state, maybe not yet visible to readers.
+    pub applied: Applied,
+    /// Index of the newest state that readers see.
+    pub visible: u64,
+}
+
+/// One replica over a store. See the head of this module.
+pub struct Replica<'s, M: StateMachine, T: Transport> {
+    node: NodeId,
+    raw: RawNode<Storage<'s>>,
+    machine: M,
+    transport: T,
+    store: &'s dyn Store,
+    /// The open write transaction with effects that are not committed yet, and since when.
+    txn: Option<(Box<dyn Write + 's>, u64)>,
+    hard: HardState,
+    applied: Applied,
+    visible: u64,
+    role: Role,
+    /// The term `role` was noticed in.
+    role_term: u64,
+    store_full: bool,
+    clock: LogClock,
+    proposals: Proposals<M::Reply>,
+    reads: Reads,
+    campaign_at_ms: Option<u64>,
+    hand_over: Option<(HandedOver, u64)>,
+}
+
+impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
+    /// Opens the replica on what its store holds.
+    pub fn new(config: &Config, store: &'s dyn Store, machine: M, transport: T) -> Result<Self> {
+        let (log, hard, applied) = {
+            let txn = store.read()?;
+            (Log::open(&*txn)?, meta::hard_state(&*txn)?, meta::applied(&*txn)?)
+        };
+        let engine = raft::Config {
+            id: config.node,
+            applied: applied.index,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: IN_FLIGHT_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: APPLY_BYTES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            ..Default::default()
+        };
+        let log_ms = log.last().log_ms;
+        let storage = Storage::new(store, log, hard, config.voters.clone());
+        let mut raw = RawNode::new(&engine, storage, &engine_log::logger()).map_err(engine_fault)?;
+        raw.set_batch_append(true);
+        // Backups learn of commits with the next append, heartbeat or read round; a message of its own costs
+        // more than it gives.
+        raw.skip_bcast_commit(true);
+        if config.voters == [config.node] {
+            raw.campaign().map_err(engine_fault)?;
+        }
+        Ok(Replica {
+            node: config.node,
+            raw,
+            machine,
+            transport,
+            store,
+            txn: None,
+            hard,
+            visible: applied.index,
+            applied,
+            role: Role::Backup,
+            role_term: 0,
+            store_full: false,
+            clock: LogClock::new(log_ms),
+            proposals: Proposals::default(),
+            reads: Reads::new(config.node, config.boot),
+            campaign_at_ms: None,
+            hand_over: None,
+        })
+    }
+
+    /// Takes an input. Its effects come with the next turn.
+    pub fn receive(&mut self, input: Input<M::Reply>, now: Now) {
+        match input {
+            Input::Propose(proposal) => self.proposals.queue(proposal),
+            Input::Read(request) => self.reads.queue(request, now),
+            Input::Frames(frames) => frames.iter().for_each(|frame| self.step(frame)),
+            Input::Gone(peer) => self.peer_gone(peer, now),
+            Input::Unreachable(peer) => self.raw.report_unreachable(peer),
+            Input::HandOver(done) => self.hand_over(done, now),
+        }
+    }
+
+    /// Lets the engine's clock advance by one tick. Ticks that were missed are not made up for.
+    pub fn tick(&mut self) -> Result<()> {
+        self.raw.tick();
+        let room = self.store.room()?;
+        let full = room.used > room.bound / 100 * STORE_USE_PERCENT_MAX;
+        if full != self.store_full {
+            log::warn!(
+                "the store uses {} of {} bytes: new commands are {}",
+                room.used,
+                room.bound,
+                ["taken", "refused"][usize::from(full)]
+            );
+            self.store_full = full;
+        }
+        Ok(())
+    }
+
+    /// Does what there is to do, to the end of one write transaction at most.
+    pub fn turn(&mut self, now: Now) -> Result<()> {
+        self.campaign_if_due(now);
+        self.note_role(now);
+        self.start_proposals(now);
+        self.start_reads(now);
+        if self.raw.has_ready() {
+            self.handle_ready(now)?;
+        }
+        self.release_reads()?;
+        if self.txn.as_ref().is_some_and(|(_, since_ms)| now.boot_ms >= since_ms + LAZY_COMMIT_MS) {
+            self.commit()?;
+        }
+        self.end_hand_over(now);
+        Ok(())
+    }
+
+    /// Whether a turn is due now, whatever the time.
+    pub fn wants_turn(&self) -> bool {
+        self.raw.has_ready() || self.proposals.has_queued()
+    }
+
+    /// When a turn is due at the latest, by the boot-time clock in ms, ticks aside.
+    pub fn turn_due_ms(&self) -> Option<u64> {
+        let lazy = self.txn.as_ref().map(|(_, since_ms)| since_ms + LAZY_COMMIT_MS);
+        let hand_over = self.hand_over.as_ref().map(|(_, until_ms)| *until_ms);
+        [lazy, self.campaign_at_ms, hand_over].into_iter().flatten().min()
+    }
+
+    /// The replica at a glance.
+    pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        Status {
+            role: self.role,
+            term: raft.term,
+            primary: (raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id),
+            last: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+            applied: self.applied,
+            visible: self.visible,
+        }
+    }
+
+    /// Index up to which `peer` has acknowledged the log to this primary; `None` on a backup.
+    pub fn acknowledged_by(&self, peer: NodeId) -> Option<u64> {
+        let progress = self.raw.raft.prs().get(peer)?;
+        (self.role == Role::Primary).then_some(progress.matched)
+    }
+
+    /// Makes everything applied visible and leaves no transaction open.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.txn.is_some() { self.commit() } else { Ok(()) }
+    }
+
+    fn step(&mut self, frame: &[u8]) {
+        let message = match codec::decode(frame) {
+            Ok(message) => message,
+            Err(reason) => return log::warn!("dropped a frame that is no message: {reason}"),
+        };
+        if message.to != self.node {
+            return log::debug!("dropped a message for node {:016x}", message.to);
+        }
+        if let Err(error) = self.raw.step(message) {
+            log::debug!("the engine took no message: {error}");
+        }
+    }
+
+    /// Everything queued becomes one message to the engine, so that it costs one append and one sync.
+    fn start_proposals(&mut self, now: Now) {
+        if !self.proposals.has_queued() {
+            return;
+        }
+        let raft = &self.raw.raft;
+        let transferee = raft.lead_transferee;
+        if raft.state != StateRole::Leader || transferee.is_some() {
+            let primary = transferee.or((raft.leader_id != raft::INVALID_ID).then_some(raft.leader_id));
+            let primary = primary.filter(|primary| *primary != self.node);
+            return self.proposals.refuse_queued(|| Refused::NotPrimary { primary });
+        }
+        if self.store_full {
+            return self.proposals.refuse_queued(|| Refused::Full);
+        }
+        let (first, term) = (raft.raft_log.last_index() + 1, raft.term);
+        let stamp = self.clock.stamp(now);
+        let mut message = eraftpb::Message { from: self.node, to: self.node, ..Default::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        for command in self.proposals.queued_commands() {
+            assert!(command.kind != 0, "kind 0 is the engine's");
+            assert!(
+                command.payload.len() <= PAYLOAD_BYTES_MAX,
+                "a command of {} bytes",
+                command.payload.len()
+            );
+            let data = codec::data(stamp, command);
+            message.entries.push(eraftpb::Entry { data: data.into(), ..Default::default() });
+        }
+        match self.raw.step(message) {
+            Ok(()) => self.proposals.started(first, term),
+            Err(raft::Error::ProposalDropped) => self.proposals.refuse_queued(|| Refused::Full),
+            Err(error) => {
+                log::warn!("the engine took no proposal: {error}");
+                self.proposals.refuse_queued(|| Refused::NotPrimary { primary: None });
+            }
+        }
+    }
+
+    fn start_reads(&mut self, now: Now) {
+        let known = self.raw.raft.leader_id != raft::INVALID_ID;
+        if let Some(context) = self.reads.start_round(known, now) {
+            self.raw.read_index(context);
+        }
+    }
+
+    /// Steps 2 to 4 of the loop: send, persist, send.
+    fn handle_ready(&mut self, now: Now) -> Result<()> {
+        let mut ready = self.raw.ready();
+        self.send(ready.take_messages());
+        for state in ready.take_read_states() {
+            self.reads.answered(&state.request_ctx, state.index);
+        }
+        if !ready.snapshot().is_empty() {
+            return Err(Error::Engine("a peer sent a snapshot, which no version of this binary does".into()));
+        }
+        let entries = ready.take_entries();
+        let committed = ready.take_committed_entries();
+        if let Some(hard) = ready.hs() {
+            self.hard = HardState { term: hard.term, vote: hard.vote, commit: hard.commit };
+        }
+        self.apply(committed, now)?;
+        if ready.must_sync() {
+            let entries = entries.iter().map(codec::from_engine).collect::<std::result::Result<Vec<_>, _>>();
+            let entries = entries.map_err(Error::Engine)?;
+            let txn = open_txn(&mut self.txn, self.store, now)?;
+            self.raw.mut_store().log.append(txn, &entries)?;
+            self.commit()?;
+        }
+        self.note_role(now);
+        self.send(ready.take_persisted_messages());
+        let mut light = self.raw.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.hard.commit = commit;
+        }
+        self.send(light.take_messages());
+        self.apply(light.take_committed_entries(), now)?;
+        self.raw.advance_apply_to(self.applied.index);
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<eraftpb::Message>) {
+        for message in messages {
+            self.transport.send(message.to, codec::encode(&message));
+        }
+    }
+
+    /// Applies committed entries inside the open transaction and answers their proposers: the entries are on disk
+    /// on a majority, whatever becomes of this transaction.
+    fn apply(&mut self, entries: Vec<eraftpb::Entry>, now: Now) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let txn = open_txn(&mut self.txn, self.store, now)?;
+        for engine_entry in entries {
+            let decoded;
+            let entry = match self.raw.store().log.cached(engine_entry.index) {
+                Some(entry) => entry,
+                None => {
+                    decoded = codec::from_engine(&engine_entry).map_err(Error::Engine)?;
+                    &decoded
+                }
+            };
+            assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
+            let reply = apply_one(&mut self.machine, txn, &mut self.applied, entry)?;
+            self.applied.index = entry.index;
+            self.applied.log_ms = self.applied.log_ms.max(entry.stamp.log_ms);
+            self.proposals.applied(entry.index, entry.term, reply);
+        }
+        Ok(())
+    }
+
+    /// Makes the open transaction durable and visible, with the hard state and how far the state is.
+    fn commit(&mut self) -> Result<()> {
+        let mut txn = match self.txn.take() {
+            Some((txn, _)) => txn,
+            None => self.store.write()?,
+        };
+        assert!(
+            self.applied.index <= self.hard.commit,
+            "applied {} beyond {:?}",
+            self.applied.index,
+            self.hard
+        );
+        meta::set_hard_state(&mut *txn, &self.hard)?;
+        meta::set_applied(&mut *txn, &self.applied)?;
+        txn.commit()?;
+        self.visible = self.applied.index;
+        Ok(())
+    }
+
+    /// Lets readers go whose index is visible; commits first if somebody waits for what is applied.
+    fn release_reads(&mut self) -> Result<()> {
+        if self.txn.is_some() && self.reads.wait_for(self.visible, self.applied.index) {
+            self.commit()?;
+        }
+        self.reads.release(self.visible);
+        Ok(())
+    }
+
+    /// Notices a change of role: a new primary sets its log clock; a deposed one can promise nothing more.
+    fn note_role(&mut self, now: Now) {
+        let role = match self.raw.raft.state {
+            StateRole::Leader => Role::Primary,
+            StateRole::Follower => Role::Backup,
+            StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        };
+        let (term, last) = (self.raw.raft.term, self.raw.raft.raft_log.last_index());
+        if role == self.role && (role != Role::Primary || term == self.role_term) {
+            return;
+        }
+        if self.role == Role::Primary {
+            self.proposals.deposed();
+        }
+        match role {
+            Role::Primary => {
+                log::info!("primary of term {term}, log ends at {last}");
+                self.clock.restart(self.raw.store().log.last().log_ms, now);
+            }
+            Role::Backup if self.role == Role::Primary => {
+                log::info!("no longer primary; backup in term {term}, log ends at {last}");
+            }
+            _ => log::debug!("{role:?} in term {term}, log ends at {last}"),
+        }
+        self.role = role;
+        self.role_term = term;
+    }
+
+    /// The primary's host refuses connections: forget it, so that this backup's vote is free, and campaign. The
+    /// survivors go one after the other, by node id, so that the first does not meet a split vote.
+    fn peer_gone(&mut self, peer: NodeId, now: Now) {
+        self.raw.report_unreachable(peer);
+        let raft = &mut self.raw.raft;
+        if raft.leader_id != peer || raft.state == StateRole::Leader {
+            return;
+        }
+        let mut survivors: Vec<NodeId> =
+            raft.prs().iter().map(|(id, _)| *id).filter(|id| *id != peer).collect();
+        survivors.sort_unstable();
+        let rank = survivors.iter().position(|id| *id == self.node).unwrap_or(survivors.len());
+        raft.become_follower(raft.term, raft::INVALID_ID);
+        self.campaign_at_ms = Some(now.boot_ms + rank as u64 * HEAD_START_MS);
+        log::info!("the primary's process is gone in term {}; campaigning with rank {rank}", raft.term);
+    }
+
+    fn campaign_if_due(&mut self, now: Now) {
+        if self.campaign_at_ms.is_some_and(|at_ms| now.boot_ms >= at_ms) {
+            self.campaign_at_ms = None;
+            let raft = &self.raw.raft;
+            if raft.state == StateRole::Follower
+                && raft.leader_id == raft::INVALID_ID
+                && let Err(error) = self.raw.campaign()
+            {
+                log::warn!("could not campaign: {error}");
+            }
+        }
+    }
+
+    fn hand_over(&mut self, done: HandedOver, now: Now) {
+        let progress = self.raw.raft.prs();
+        let best = progress
+            .iter()
+            .filter(|(id, progress)| **id != self.node && progress.recent_active)
+            .max_by_key(|(id, progress)| (progress.matched, **id));
+        match best.map(|(id, _)| *id) {
+            Some(peer) if self.raw.raft.state == StateRole::Leader && self.hand_over.is_none() => {
+                log::info!("handing over to node {peer:016x} in term {}", self.raw.raft.term);
+                self.raw.transfer_leader(peer);
+                self.hand_over = Some((done, now.boot_ms + HAND_OVER_MS));
+            }
+            _ => done(),
+        }
+    }
+
+    fn end_hand_over(&mut self, now: Now) {
+        let over = |until_ms| self.role != Role::Primary || now.boot_ms >= until_ms;
+        if self.hand_over.as_ref().is_some_and(|(_, until_ms)| over(*until_ms))
+            && let Some((done, _)) = self.hand_over.take()
+        {
+            done();
+        }
+    }
+}
+
+/// The open write transaction, begun now if there is none.
+fn open_txn<'a, 's>(
+    slot: &'a mut Option<(Box<dyn Write + 's>, u64)>,
+    store: &'s dyn Store,
+    now: Now,
+) -> Result<&'a mut (dyn Write + 's)> {
+    if slot.is_none() {
+        *slot = Some((store.write()?, now.boot_ms));
+    }
+    let (txn, _) = slot.as_mut().expect("just opened");
+    Ok(&mut **txn)
+}
+
+fn apply_one<M: StateMachine>(
+    machine: &mut M,
+    txn: &mut dyn Write,
+    applied: &mut Applied,
+    entry: &Entry,
+) -> Result<Option<M::Reply>> {
+    match entry.class {
+        Class::Normal if entry.command.kind == 0 => Ok(None),
+        Class::Normal => machine.apply(&mut State::new(txn, &mut applied.hash), entry).map(Some),
+        Class::Membership => {
+            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
+        }
+    }
+}
+
+fn engine_fault(error: raft::Error) -> Error {
+    Error::Engine(error.to_string())
+}

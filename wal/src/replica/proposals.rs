@@ -1,0 +1,119 @@
+//! Commands on their way into the log, and who waits for them.
+
+use std::collections::VecDeque;
+
+use crate::entry::Command;
+use crate::meta::NodeId;
+
+/// What became of one proposed command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proposed<R> {
+    /// It was applied at this index; the machine's reply.
+    Applied(u64, R),
+    /// Another entry took its place: it was not and will not be applied.
+    Lost,
+    /// This replica was deposed before it learned the outcome. The command may be applied yet.
+    Unknown,
+}
+
+/// Why commands were not put into the log. None of them will be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// This replica is not the primary.
+    NotPrimary {
+        /// The one it knows.
+        primary: Option<NodeId>,
+    },
+    /// Too much is waiting to be committed.
+    Full,
+    /// The replica is not running (yet, or any more).
+    NotRunning,
+}
+
+/// What a proposer is told: an outcome per command, or why there is none.
+pub type Outcomes<R> = Result<Vec<Proposed<R>>, Refused>;
+
+/// Commands to put into the log, next to each other. One is a batch of one.
+pub struct Proposal<R> {
+    /// The commands, at least one.
+    pub commands: Vec<Command>,
+    /// Called once, from the replica's thread; must not block.
+    pub done: Box<dyn FnOnce(Outcomes<R>) + Send>,
+}
+
+/// Commands that are in the log and not all applied.
+struct Started<R> {
+    first: u64,
+    term: u64,
+    count: usize,
+    outcomes: Vec<Proposed<R>>,
+    done: Box<dyn FnOnce(Outcomes<R>) + Send>,
+}
+
+/// All proposals of one replica.
+pub(super) struct Proposals<R> {
+    queued: Vec<Proposal<R>>,
+    started: VecDeque<Started<R>>,
+}
+
+impl<R> Default for Proposals<R> {
+    fn default() -> Self {
+        Proposals { queued: Vec::new(), started: VecDeque::new() }
+    }
+}
+
+impl<R> Proposals<R> {
+    pub(super) fn queue(&mut self, proposal: Proposal<R>) {
+        self.queued.push(proposal);
+    }
+
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    pub(super) fn queued_commands(&self) -> impl Iterator<Item = &Command> {
+        self.queued.iter().flat_map(|proposal| &proposal.commands)
+    }
+
+    pub(super) fn refuse_queued(&mut self, reason: impl Fn() -> Refused) {
+        self.queued.drain(..).for_each(|proposal| (proposal.done)(Err(reason())));
+    }
+
+    /// The engine has put everything queued into the log, from index `first` on.
+    pub(super) fn started(&mut self, mut first: u64, term: u64) {
+        for Proposal { commands, done } in self.queued.drain(..) {
+            let count = commands.len();
+            self.started.push_back(Started { first, term, count, outcomes: Vec::with_capacity(count), done });
+            first += count as u64;
+        }
+    }
+
+    /// The entry at `index` of `term` was applied; `reply` is `None` for the engine's own entries.
+    pub(super) fn applied(&mut self, index: u64, term: u64, reply: Option<R>) {
+        let Some(front) = self.started.front_mut() else { return };
+        if index < front.first {
+            return;
+        }
+        assert_eq!(index, front.first + front.outcomes.len() as u64, "every entry is seen once, in order");
+        let ours = term == front.term;
+        front.outcomes.push(match reply {
+            Some(reply) if ours => Proposed::Applied(index, reply),
+            _ => Proposed::Lost,
+        });
+        if front.outcomes.len() == front.count
+            && let Some(complete) = self.started.pop_front()
+        {
+            (complete.done)(Ok(complete.outcomes));
+        }
+    }
+
+    /// This replica is no longer primary: what it started may or may not be applied.
+    pub(super) fn deposed(&mut self) {
+        for mut open in self.started.drain(..) {
+            while open.outcomes.len() < open.count {
+                open.outcomes.push(Proposed::Unknown);
+            }
+            (open.done)(Ok(open.outcomes));
+        }
+    }
+}

@@ -83,8 +83,8 @@ const APPLIED: &[u8] = b"applied";
 const LOG_START: &[u8] = b"log-start";
 const BOOT: &[u8] = b"boot";
 
-fn boot_of(node: NodeId) -> Vec<u8> {
-    [b"boot-of:".as_slice(), &node.to_be_bytes()].concat()
+fn start_of(node: NodeId) -> Vec<u8> {
+    [b"start-of:".as_slice(), &node.to_be_bytes()].concat()
 }
 
 /// The group this directory belongs to, if any.
@@ -142,12 +142,28 @@ pub fn count_boot(txn: &mut dyn Write) -> Result<u64> {
     Ok(number)
 }
 
-/// The newest boot number that `node` has told us.
-pub fn remembered_boot(txn: &dyn Read, node: NodeId) -> Result<u64> {
-    Ok(View::new(txn).get(META, &boot_of(node))?.unwrap_or_default())
+/// A start of a peer's directory, as the peer told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Start {
+    /// Its number, from 1; 0 for a directory never heard of.
+    pub boot: u64,
+    /// A random number of its own, so that two starts with the same number are told apart.
+    pub nonce: u64,
 }
 
-/// Remembers the boot number of `node`.
-pub fn remember_boot(txn: &mut dyn Write, node: NodeId, boot: u64) -> Result<()> {
-    state_machine::put_plain(txn, META, &boot_of(node), &boot)
+/// The newest start of `node` that we were told of.
+pub fn remembered_start(txn: &dyn Read, node: NodeId) -> Result<Start> {
+    Ok(View::new(txn).get(META, &start_of(node))?.unwrap_or_default())
+}
+
+/// Remembers a start of `node`.
+pub fn remember_start(txn: &mut dyn Write, node: NodeId, start: &Start) -> Result<()> {
+    state_machine::put_plain(txn, META, &start_of(node), start)
+}
+
+/// Digest of `bytes`, for comparing member lists: the first half of BLAKE3.
+pub fn digest(bytes: &[u8]) -> [u8; 16] {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+    digest
 }

@@ -59,8 +59,10 @@ pub struct Hello {
     pub node: u64,
     /// Digest of its member list.
     pub members: [u8; 16],
-    /// Its boot number, this start included.
+    /// How often its directory was started, this start included.
     pub boot: u64,
+    /// Random number of this start: tells a repeated introduction from another start of an older copy.
+    pub start: u64,
     /// Index of the last entry in its log.
     pub last_index: u64,
 }
@@ -85,6 +87,8 @@ pub enum Verdict {
     BothBlank,
     /// It is blank and I am not.
     Blank,
+    /// I am blank and it is not.
+    IAmBlank,
     /// It must not take part: the text says why (other role, cluster or member list; a directory that is older
     /// than the one I remember).
     No(String),

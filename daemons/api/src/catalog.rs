@@ -136,7 +136,7 @@ pub enum Outcome {
 /// A sale, as the buyer and the order book see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sold {
-    /// Order number: dense, from 1, within an incarnation of the catalog.
+    /// Order number: `(incarnation - 1) << 40 | sale` of its position, so 1, 2, 3, ... in the first incarnation.
     pub order: u64,
     /// The book's number.
     pub book: u64,
@@ -187,6 +187,14 @@ pub enum Decline {
     KeysFull,
     /// The catalog has not been set up yet (its first log entry is missing).
     NotSetUp,
+    /// A field is outside the bounds that this module states. Daemons check before they propose, so this is a
+    /// mistake of the sender.
+    OutOfBounds,
+    /// The catalog holds as many books as it may.
+    CatalogFull {
+        /// Books in it.
+        books: u64,
+    },
 }
 
 /// A place in the catalog's stream of sales.
@@ -304,7 +312,8 @@ pub enum Followed {
     Sales {
         /// The catalog's incarnation that the sales belong to.
         incarnation: u32,
-        /// Position before the first of `sales`: what was asked for.
+        /// Position before the first of `sales`: what was asked for, or `sale` 0 of a newer incarnation when the
+        /// one asked for has no further sales.
         after: Position,
         /// The sales.
         sales: Vec<Sale>,

@@ -1,0 +1,228 @@
+//! What a catalog replica does for its callers, whichever plane they come from.
+//!
+//! Reads are answered here after a read-index round. Writes are put into the log here if this replica is primary;
+//! the API plane's are passed on to the primary otherwise.
+
+use std::time::{Duration, Instant};
+
+use api::Rejected;
+use api::catalog::{Decline, Follow, Followed, Outcome, Query, REQUEST_LIFE_MS, Read, WRITES, Write, WriteResult};
+use kit::group::Replica;
+use kit::link::{Address, CallError, LinkOptions, PrimaryLink};
+use wal::View;
+use wal::replica::{Proposed, ReadFailed};
+
+use crate::machine::{Reply, command};
+use crate::queries;
+
+/// Longest wait for a read point.
+pub const READ_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait for commands to be applied, once they are in the log.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// Longest time that the API plane tries to reach the primary.
+pub const PROXY_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a write is tried here again after the group had no primary.
+const ELECTION_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceError {
+    /// Nothing was done; another replica, or a later try, may do it.
+    Unavailable(String),
+    /// It may or may not have been done; only the same key can tell.
+    Unknown(String),
+    /// The store failed; the text says how.
+    Fault(String),
+}
+
+/// What became of a batch of writes that this replica put into the log, or could not.
+pub enum Written {
+    /// Every one was applied.
+    Decided(Vec<WriteResult>),
+    /// None was put into the log.
+    Rejected(Rejected),
+    /// Some may or may not be applied. They carry keys, so the whole batch may be sent again.
+    Unknown,
+}
+
+/// One catalog replica at work.
+pub struct Service {
+    replica: Replica<Reply>,
+    /// To the primary, when it is another replica. `None` in a group of one.
+    primary: Option<PrimaryLink<Write, WriteResult>>,
+}
+
+impl Service {
+    /// The service of `replica`.
+    pub fn new(replica: Replica<Reply>) -> Service {
+        let others = replica.members().iter().filter(|member| member.process != replica.process());
+        let targets: Vec<_> =
+            others.map(|member| (member.process, Address::new(&member.host, member.peer_port))).collect();
+        let open = |targets| PrimaryLink::open("catalog writes", targets, WRITES, LinkOptions::default());
+        Service { primary: (!targets.is_empty()).then(|| open(targets)), replica }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica<Reply> {
+        &self.replica
+    }
+
+    /// Until when, in log time, a request that enters the store here may be applied.
+    pub fn not_after_ms(&self) -> u64 {
+        self.replica.log_ms() + REQUEST_LIFE_MS
+    }
+
+    /// Answers queries from one state, at or after everything that was answered before this call. Parks.
+    pub fn read(&self, queries: &[Query]) -> Result<Vec<Read>, ServiceError> {
+        self.replica.read(READ_LIMIT).map_err(|failed| {
+            ServiceError::Unavailable(match failed {
+                ReadFailed::NoPrimary => "no majority of the catalog answers".into(),
+                ReadFailed::Full => "too many reads wait".into(),
+                ReadFailed::NotRunning => format!("this replica waits for {}", self.replica.waiting_for()),
+            })
+        })?;
+        self.read_local(queries)
+    }
+
+    /// Answers queries from what this replica has, however old.
+    pub fn read_local(&self, queries: &[Query]) -> Result<Vec<Read>, ServiceError> {
+        let answer = || {
+            let txn = self.replica.store().read()?;
+            let applied = wal::meta::applied(&*txn)?;
+            let view = View::new(&*txn);
+            let answers = queries.iter().map(|query| {
+                let answer = queries::answer(&view, query)?;
+                Ok(Read { index: applied.index, log_ms: applied.log_ms, answer })
+            });
+            answers.collect::<wal::Result<Vec<_>>>()
+        };
+        answer().map_err(|error| ServiceError::Fault(error.to_string()))
+    }
+
+    /// Puts writes into the log here. Parks until they are applied.
+    pub fn write_here(&self, writes: &[Write]) -> Written {
+        if let Some(outside) = writes.iter().find(|write| !command::in_bounds(write)) {
+            return Written::Rejected(Rejected::Refused(format!("a write outside its bounds: {outside:?}")));
+        }
+        let commands = writes.iter().map(command::write).collect();
+        let outcomes = match self.replica.propose(commands, WRITE_LIMIT) {
+            None => return Written::Unknown,
+            Some(Err(refused)) => return Written::Rejected(self.replica.rejected(&refused)),
+            Some(Ok(outcomes)) => outcomes,
+        };
+        let decided = outcomes.into_iter().map(|outcome| match outcome {
+            Proposed::Applied(_, Reply::Write(result)) => Some(result),
+            Proposed::Applied(_, other) => unreachable!("a write was answered with {other:?}"),
+            Proposed::Lost | Proposed::Unknown => None,
+        });
+        decided.collect::<Option<Vec<_>>>().map_or(Written::Unknown, Written::Decided)
+    }
+
+    /// Has a write decided by the primary, wherever that is. `write` is made with the newest `not_after_ms`. Parks.
+    pub fn write(&self, write: impl Fn(u64) -> Write) -> Result<WriteResult, ServiceError> {
+        let end = Instant::now() + PROXY_LIMIT;
+        let mut not_after_ms = self.not_after_ms();
+        let mut unknown = None;
+        loop {
+            let decided = match self.attempt(&write(not_after_ms), end) {
+                Ok(decided) => decided,
+                Err(ServiceError::Unavailable(reason)) => match unknown {
+                    // An earlier attempt may have been applied: only a stored outcome may be told.
+                    Some(earlier) => return Err(ServiceError::Unknown(earlier)),
+                    None => return Err(ServiceError::Unavailable(reason)),
+                },
+                Err(ServiceError::Unknown(reason)) if Instant::now() < end => {
+                    unknown = Some(reason);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            // Log time stood still here while the catalog was idle: the request looked old and was not.
+            let expired = decided.outcome == Outcome::Declined(Decline::Expired);
+            if !expired || Instant::now() >= end {
+                return Ok(decided);
+            }
+            not_after_ms = decided.log_ms + REQUEST_LIFE_MS;
+        }
+    }
+
+    /// One attempt, here if this replica is primary, else at the primary.
+    fn attempt(&self, write: &Write, end: Instant) -> Result<WriteResult, ServiceError> {
+        loop {
+            match self.write_here(std::slice::from_ref(write)) {
+                Written::Decided(mut decided) => return Ok(decided.pop().expect("one write, one result")),
+                Written::Unknown => return Err(ServiceError::Unknown("the primary changed".into())),
+                Written::Rejected(Rejected::NotPrimary { primary }) => match &self.primary {
+                    Some(link) if primary.is_some_and(|primary| primary != self.replica.process()) => {
+                        return link.call(write.clone(), end.saturating_duration_since(Instant::now())).map_err(proxy_error);
+                    }
+                    _ if Instant::now() >= end => return Err(ServiceError::Unavailable("the catalog has no primary".into())),
+                    _ => kit::wait::pause(ELECTION_PAUSE),
+                },
+                Written::Rejected(Rejected::NotReady(reason) | Rejected::Overloaded(reason) | Rejected::Refused(reason)) => {
+                    return Err(ServiceError::Unavailable(reason));
+                }
+            }
+        }
+    }
+
+    /// Serves a consumer of the outbox: registers it, notes what it has kept, and gives it what was sold since,
+    /// waiting a little if that is nothing. Only on the primary, because its words go into the log. Parks.
+    pub fn follow(&self, follow: &Follow) -> Result<Followed, Rejected> {
+        let status = self.replica.status();
+        if !status.is_some_and(|status| status.is_primary()) {
+            return Err(Rejected::NotPrimary { primary: self.replica.primary() });
+        }
+        let fault = |error: wal::Error| Rejected::NotReady(error.to_string());
+        let (set_up, known) = {
+            let txn = self.replica.store().read().map_err(fault)?;
+            let view = View::new(&*txn);
+            (queries::is_set_up(&view).map_err(fault)?, queries::acknowledged(&view, &follow.consumer).map_err(fault)?)
+        };
+        if !set_up {
+            return Err(Rejected::NotReady("the catalog is not set up yet".into()));
+        }
+        match known {
+            None => self.register(follow)?,
+            Some(known) if follow.recorded > known => {
+                // Nothing waits for it: what is not noted now is noted with the next call.
+                self.replica.tell(vec![command::acknowledge(follow.consumer, follow.recorded)]);
+            }
+            Some(_) => {}
+        }
+        let end = Instant::now() + Duration::from_millis(u64::from(follow.wait_ms.min(api::catalog::FOLLOW_WAIT_MS_MAX)));
+        let limit = follow.limit.clamp(1, api::catalog::FOLLOW_SALES_MAX);
+        loop {
+            let seen = self.replica.visible().get();
+            let followed = {
+                let txn = self.replica.store().read().map_err(fault)?;
+                queries::sales_after(&View::new(&*txn), follow.after, limit).map_err(fault)?
+            };
+            let nothing = matches!(&followed, Followed::Sales { sales, .. } if sales.is_empty());
+            let left = end.saturating_duration_since(Instant::now());
+            if !nothing || left.is_zero() {
+                return Ok(followed);
+            }
+            self.replica.visible().wait_beyond(seen, left);
+        }
+    }
+
+    fn register(&self, follow: &Follow) -> Result<(), Rejected> {
+        match self.replica.propose(vec![command::register_consumer(follow.consumer)], WRITE_LIMIT) {
+            Some(Ok(outcomes)) => match outcomes.first() {
+                Some(Proposed::Applied(_, Reply::Registered { .. })) => Ok(()),
+                Some(Proposed::Applied(_, other)) => Err(Rejected::Refused(format!("cannot register: {other:?}"))),
+                _ => Err(Rejected::NotReady("the primary changed".into())),
+            },
+            Some(Err(refused)) => Err(self.replica.rejected(&refused)),
+            None => Err(Rejected::NotReady("the registration is not applied yet".into())),
+        }
+    }
+}
+
+fn proxy_error(error: CallError) -> ServiceError {
+    match error {
+        CallError::Unknown(reason) => ServiceError::Unknown(reason),
+        other => ServiceError::Unavailable(other.to_string()),
+    }
+}

@@ -1,0 +1,109 @@
+//! Settings of a front end.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use log::LevelFilter;
+
+use super::{CATALOG_PORT, Common, DEADLINE_MS, FRONTEND_PORT, Host, ORDER_PORT, Source, peer_port};
+use crate::exit::Failure;
+
+/// Deadlines that make sense, in ms: long enough for a retry, shorter than anyone waits.
+const DEADLINES_MS: RangeInclusive<u64> = 10..=60_000;
+/// The front end's number in `<role>-<id>`: it has no process id, and one host runs one of them.
+const DIRECTORY: &str = "frontend-1";
+
+/// Flags and variables of `quire frontend`, as given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FrontendSettings {
+    /// A catalog replica, name[:api-port[:peer-port]]. At least one of CATALOG_HOST_1 to _3 is required
+    #[arg(long = "catalog-host-1", env = "CATALOG_HOST_1", value_name = "HOST")]
+    pub catalog_host_1: Option<String>,
+    /// Another catalog replica. Default: none
+    #[arg(long = "catalog-host-2", env = "CATALOG_HOST_2", value_name = "HOST")]
+    pub catalog_host_2: Option<String>,
+    /// Another catalog replica. Default: none
+    #[arg(long = "catalog-host-3", env = "CATALOG_HOST_3", value_name = "HOST")]
+    pub catalog_host_3: Option<String>,
+    /// An order replica, name[:api-port[:peer-port]]. At least one of ORDER_HOST_1 to _3 is required
+    #[arg(long = "order-host-1", env = "ORDER_HOST_1", value_name = "HOST")]
+    pub order_host_1: Option<String>,
+    /// Another order replica. Default: none
+    #[arg(long = "order-host-2", env = "ORDER_HOST_2", value_name = "HOST")]
+    pub order_host_2: Option<String>,
+    /// Another order replica. Default: none
+    #[arg(long = "order-host-3", env = "ORDER_HOST_3", value_name = "HOST")]
+    pub order_host_3: Option<String>,
+    /// API port of the catalog replicas that name none. Default: 5002
+    #[arg(long, env = "CATALOG_PORT", value_name = "PORT")]
+    pub catalog_port: Option<String>,
+    /// API port of the order replicas that name none. Default: 5007
+    #[arg(long, env = "ORDER_PORT", value_name = "PORT")]
+    pub order_port: Option<String>,
+    /// API port to listen on. Default: 5004
+    #[arg(long, env = "FRONTEND_PORT", value_name = "PORT")]
+    pub frontend_port: Option<String>,
+    /// How long the front end tries to get a request done, in ms, 10 to 60000; a buy that is not decided by then is
+    /// answered 504 and may be retried with its key. Default: 5000
+    #[arg(long, env = "QUIRE_DEADLINE_MS", value_name = "MS")]
+    pub deadline_ms: Option<String>,
+    /// What every daemon has.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Settings of a front end, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontendConfig {
+    /// Catalog replicas, at least one.
+    pub catalog: Vec<Host>,
+    /// Order replicas, at least one. Their names stand in the answers of replicas that know none of their own.
+    pub order: Vec<Host>,
+    /// Where the API plane listens.
+    pub api: SocketAddr,
+    /// Where the peer plane listens.
+    pub peer: SocketAddr,
+    /// The front end's own directory, `<data-dir>/frontend-1`; made by who needs it.
+    pub data_dir: PathBuf,
+    /// How long a request may take.
+    pub deadline: Duration,
+    /// Least important log lines to write.
+    pub log_level: LevelFilter,
+}
+
+impl FrontendSettings {
+    /// Check everything; opens nothing but the environment file.
+    ///
+    /// # Errors
+    /// `Exit::Config` with the first setting that is missing or wrong.
+    pub fn validate(&self) -> Result<FrontendConfig, Failure> {
+        let source = Source::open(&self.common)?;
+        let common = self.common.validate(&source)?;
+        let catalog_port = source.port(&self.catalog_port, "CATALOG_PORT", CATALOG_PORT)?;
+        let order_port = source.port(&self.order_port, "ORDER_PORT", ORDER_PORT)?;
+        let port = source.port(&self.frontend_port, "FRONTEND_PORT", FRONTEND_PORT)?;
+        let catalog = [
+            (&self.catalog_host_1, "CATALOG_HOST_1"),
+            (&self.catalog_host_2, "CATALOG_HOST_2"),
+            (&self.catalog_host_3, "CATALOG_HOST_3"),
+        ];
+        let order = [
+            (&self.order_host_1, "ORDER_HOST_1"),
+            (&self.order_host_2, "ORDER_HOST_2"),
+            (&self.order_host_3, "ORDER_HOST_3"),
+        ];
+        let deadline = source.number(&self.deadline_ms, "QUIRE_DEADLINE_MS", DEADLINES_MS, DEADLINE_MS)?;
+        Ok(FrontendConfig {
+            catalog: source.hosts(&catalog, catalog_port)?,
+            order: source.hosts(&order, order_port)?,
+            api: SocketAddr::new(common.listen, port),
+            peer: SocketAddr::new(common.listen, peer_port(&common, port)?),
+            data_dir: common.data_dir.join(DIRECTORY),
+            deadline: Duration::from_millis(deadline),
+            log_level: common.log_level,
+        })
+    }
+}

@@ -39,12 +39,12 @@ impl Exit {
         self as u8
     }
 
-    /// Whether starting again cannot help: the command line, the settings, the data or the permissions are wrong,
-    /// and stay wrong until a person does something.
-    pub fn is_final(code: i32) -> bool {
+    /// The kind of a code that starting again cannot help: the command line, the settings, the data or the
+    /// permissions are wrong, and stay wrong until a person does something. `None` for every other code.
+    pub fn lasting(code: i32) -> Option<Exit> {
         [Exit::Usage, Exit::Damaged, Exit::CannotCreate, Exit::Permission, Exit::Config]
-            .iter()
-            .any(|exit| i32::from(exit.code()) == code)
+            .into_iter()
+            .find(|exit| i32::from(exit.code()) == code)
     }
 
     /// The code for an error met while creating or opening a file for writing.
@@ -93,10 +93,10 @@ mod tests {
     #[test]
     fn what_a_restart_cannot_help() {
         for code in [64, 65, 73, 77, 78] {
-            assert!(Exit::is_final(code), "{code}");
+            assert_eq!(Exit::lasting(code).map(|exit| i32::from(exit.code())), Some(code));
         }
         for code in [0, 1, 69, 70, 74, 75, 101, 137] {
-            assert!(!Exit::is_final(code), "{code}");
+            assert_eq!(Exit::lasting(code), None, "{code}");
         }
     }
 }

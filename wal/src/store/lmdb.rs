@@ -96,7 +96,9 @@ fn get<'t>(txn: &'t RoTxn<'_>, db: Db, key: &[u8]) -> Result<Option<&'t [u8]>> {
 }
 
 fn scan(txn: &RoTxn<'_>, db: Db, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-    let range = (Bound::Included(from), Bound::Unbounded);
+    // LMDB has no empty keys and seeks none; from the empty key means from the first.
+    let from = if from.is_empty() { Bound::Unbounded } else { Bound::Included(from) };
+    let range = (from, Bound::Unbounded);
     for item in db.range(txn, &range).map_err(fault("scanning"))? {
         let (key, value) = item.map_err(fault("scanning"))?;
         if let ControlFlow::Break(()) = visit(key, value) {

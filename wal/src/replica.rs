@@ -177,7 +177,8 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         let log_ms = log.last().log_ms;
         let storage = Storage::new(store, log, hard, config.voters.clone());
         let mut raw = RawNode::new(&engine, storage, &engine_log::logger()).map_err(engine_fault)?;
-        raw.set_batch_append(true);
+        // `set_batch_append` stays off: it joins appends to one message without regard to `MESSAGE_BYTES_MAX`, and a
+        // backup that missed much would get all of it in one frame that no peer plane takes.
         // Backups learn of commits with the next append, heartbeat or read round; a message of its own costs
         // more than it gives.
         raw.skip_bcast_commit(true);

@@ -1,0 +1,17 @@
+//! Replicas in one thread: a cluster whose messages, clocks, disks and crashes are in the test's hands.
+//!
+//! `cluster` is the harness, `check` says what must hold at every moment and at the end, `commands` runs the
+//! scripts in `testscripts/replica`, `schedule` draws whole runs from a seed, `crashes` stops a replica at every
+//! step of a commit. The engine draws its election timeout from the operating system's randomness, so no backup is
+//! ever ticked by count: it is ticked until it campaigns, and how many ticks that took changes nothing.
+
+#![allow(unreachable_pub)] // a test binary has no outside
+
+mod check;
+mod cluster;
+mod commands;
+mod crashes;
+mod disk;
+mod machine;
+mod schedule;
+mod wire;

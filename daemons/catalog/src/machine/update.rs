@@ -89,8 +89,9 @@ fn rename(step: &mut Step<'_, '_>, row: &mut BookRow, update: &Update<'_>) -> Re
     if let Some(book) = shelf::holder(step.state, &topic.slug, title)? {
         return Ok(Some(book));
     }
-    shelf::unfile(step.state, &row.slug, &row.book.title)?;
+    // Filed anew before it is unfiled, so that a topic whose only book gets a new title does not vanish in between.
     let name = shelf::file(step.state, &mut step.head, &topic, title, row.book.id)?;
+    shelf::unfile(step.state, &row.slug, &row.book.title)?;
     let (title, slug) = (title.to_owned(), topic.slug.into_owned());
     row.book.title = title;
     row.book.topic = name;

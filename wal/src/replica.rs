@@ -249,12 +249,14 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             self.commit()?;
         }
         self.end_hand_over(now);
-        Ok(())
+        self.raw.store().fault()
     }
 
     /// Whether a turn is due now, whatever the time.
     pub fn wants_turn(&self) -> bool {
-        self.raw.has_ready() || self.proposals.has_queued()
+        self.raw.has_ready()
+            || self.proposals.has_queued()
+            || self.reads.wants_round(self.can_ask_primary())
     }
 
     /// When a turn is due at the latest, by the boot-time clock in ms, ticks aside.
@@ -287,6 +289,16 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     /// Makes everything applied visible and leaves no transaction open.
     pub fn flush(&mut self) -> Result<()> {
         if self.txn.is_some() { self.commit() } else { Ok(()) }
+    }
+
+    /// Tells everybody who waits that there will be no answer from here. Writes nothing.
+    pub fn close(&mut self) {
+        self.proposals.refuse_queued(|| Refused::NotRunning);
+        self.proposals.deposed();
+        self.reads.close();
+        if let Some((done, _)) = self.hand_over.take() {
+            done();
+        }
     }
 
     fn step(&mut self, frame: &[u8]) {
@@ -342,10 +354,16 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     }
 
     fn start_reads(&mut self, now: Now) {
-        let known = self.raw.raft.leader_id != raft::INVALID_ID;
-        if let Some(context) = self.reads.start_round(known, now) {
+        if let Some(context) = self.reads.start_round(self.can_ask_primary(), now) {
             self.raw.read_index(context);
         }
+    }
+
+    /// Whether the engine would take a round of reads. A primary drops it until it has committed in its own term.
+    fn can_ask_primary(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.leader_id != raft::INVALID_ID
+            && (raft.state != StateRole::Leader || raft.commit_to_current_term())
     }
 
     /// Steps 2 to 4 of the loop: send, persist, send.
@@ -504,8 +522,9 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         let progress = self.raw.raft.prs();
         let best = progress
             .iter()
-            .filter(|(id, progress)| **id != self.node && progress.recent_active)
-            .max_by_key(|(id, progress)| (progress.matched, **id));
+            .filter(|(id, _)| **id != self.node)
+            // Heard of lately counts first; but the engine forgets all of that at every check of its quorum.
+            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, **id));
         match best.map(|(id, _)| *id) {
             Some(peer) if self.raw.raft.state == StateRole::Leader && self.hand_over.is_none() => {
                 log::info!("handing over to node {peer:016x} in term {}", self.raw.raft.term);

@@ -35,7 +35,7 @@ pub type Outcomes<R> = Result<Vec<Proposed<R>>, Refused>;
 
 /// Commands to put into the log, next to each other. One is a batch of one.
 pub struct Proposal<R> {
-    /// The commands, at least one.
+    /// The commands.
     pub commands: Vec<Command>,
     /// Called once, from the replica's thread; must not block.
     pub done: Box<dyn FnOnce(Outcomes<R>) + Send>,
@@ -64,6 +64,9 @@ impl<R> Default for Proposals<R> {
 
 impl<R> Proposals<R> {
     pub(super) fn queue(&mut self, proposal: Proposal<R>) {
+        if proposal.commands.is_empty() {
+            return (proposal.done)(Ok(Vec::new())); // the engine takes no empty proposal
+        }
         self.queued.push(proposal);
     }
 
@@ -115,5 +118,63 @@ impl<R> Proposals<R> {
             }
             (open.done)(Ok(open.outcomes));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn propose(proposals: &mut Proposals<u8>, commands: usize) -> mpsc::Receiver<Outcomes<u8>> {
+        let (sender, receiver) = mpsc::channel();
+        let command = Command { kind: 1, version: 1, payload: Vec::new() };
+        let done = Box::new(move |outcomes| sender.send(outcomes).unwrap());
+        proposals.queue(Proposal { commands: vec![command; commands], done });
+        receiver
+    }
+
+    #[test]
+    fn every_proposal_gets_its_own_outcomes() {
+        let mut proposals = Proposals::default();
+        let (first, second) = (propose(&mut proposals, 2), propose(&mut proposals, 1));
+        proposals.started(5, 3);
+        proposals.applied(4, 2, Some(0)); // before ours
+        proposals.applied(5, 3, Some(1));
+        assert!(first.try_recv().is_err());
+        proposals.applied(6, 3, Some(2));
+        proposals.applied(7, 3, Some(3));
+        assert_eq!(first.recv().unwrap(), Ok(vec![Proposed::Applied(5, 1), Proposed::Applied(6, 2)]));
+        assert_eq!(second.recv().unwrap(), Ok(vec![Proposed::Applied(7, 3)]));
+    }
+
+    #[test]
+    fn another_term_at_the_index_means_lost() {
+        let mut proposals = Proposals::default();
+        let (first, second) = (propose(&mut proposals, 1), propose(&mut proposals, 1));
+        proposals.started(5, 3);
+        proposals.applied(5, 4, None);
+        proposals.applied(6, 4, Some(1));
+        assert_eq!(first.recv().unwrap(), Ok(vec![Proposed::Lost]));
+        assert_eq!(second.recv().unwrap(), Ok(vec![Proposed::Lost]));
+    }
+
+    #[test]
+    fn a_deposed_primary_tells_what_it_knows_and_no_more() {
+        let mut proposals = Proposals::default();
+        let (first, second) = (propose(&mut proposals, 2), propose(&mut proposals, 1));
+        proposals.started(5, 3);
+        proposals.applied(5, 3, Some(1));
+        proposals.deposed();
+        assert_eq!(first.recv().unwrap(), Ok(vec![Proposed::Applied(5, 1), Proposed::Unknown]));
+        assert_eq!(second.recv().unwrap(), Ok(vec![Proposed::Unknown]));
+    }
+
+    #[test]
+    fn an_empty_proposal_is_answered_at_once() {
+        let mut proposals = Proposals::default();
+        assert_eq!(propose(&mut proposals, 0).try_recv().unwrap(), Ok(vec![]));
+        assert!(!proposals.has_queued());
     }
 }

@@ -22,7 +22,7 @@ const READERS_MAX: usize = 100_000;
 /// Why there is no read point. The reader may ask another replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadFailed {
-    /// No majority answered in time.
+    /// No majority answered in time, or what it named did not become visible here in time.
     NoPrimary,
     /// Too many readers wait.
     Full,
@@ -38,6 +38,8 @@ pub struct ReadRequest {
 
 struct Reader {
     since_ms: u64,
+    /// The first round it was part of, if any yet.
+    first_round: Option<u64>,
     request: ReadRequest,
 }
 
@@ -72,19 +74,27 @@ impl Reads {
         if count >= READERS_MAX {
             return (request.done)(Err(ReadFailed::Full));
         }
-        self.queued.push(Reader { since_ms: now.boot_ms, request });
+        self.queued.push(Reader { since_ms: now.boot_ms, first_round: None, request });
+    }
+
+    /// Whether a round can start now.
+    pub(super) fn wants_round(&self, primary_known: bool) -> bool {
+        primary_known && !self.queued.is_empty() && self.rounds.len() < ROUNDS_MAX
     }
 
     /// Starts a round if somebody waits for one and there is a primary to ask; returns its context.
     pub(super) fn start_round(&mut self, primary_known: bool, now: Now) -> Option<Vec<u8>> {
         self.take_back_lost_rounds(now);
         self.give_up(now);
-        if self.queued.is_empty() || !primary_known || self.rounds.len() >= ROUNDS_MAX {
+        if !self.wants_round(primary_known) {
             return None;
         }
         let number = self.next_round;
         self.next_round += 1;
-        let readers = std::mem::take(&mut self.queued);
+        let mut readers = std::mem::take(&mut self.queued);
+        for reader in &mut readers {
+            reader.first_round.get_or_insert(number);
+        }
         self.rounds.push_back(Round { number, started_ms: now.boot_ms, readers });
         Some(self.context(number))
     }
@@ -102,19 +112,32 @@ impl Reads {
     }
 
     fn give_up(&mut self, now: Now) {
-        // Oldest first: both lists are in order of arrival.
-        let old = self.queued.iter().take_while(|reader| now.boot_ms >= reader.since_ms + GIVE_UP_MS).count();
-        self.queued.drain(..old).for_each(|reader| (reader.request.done)(Err(ReadFailed::NoPrimary)));
+        let old = |reader: &Reader| now.boot_ms >= reader.since_ms + GIVE_UP_MS;
+        let queued = self.queued.extract_if(.., |reader| old(reader));
+        let waiting = self.waiting.extract_if(.., |(_, reader)| old(reader)).map(|(_, reader)| reader);
+        queued.chain(waiting).for_each(|reader| (reader.request.done)(Err(ReadFailed::NoPrimary)));
     }
 
     /// The engine answered the round with this context: its readers, and those of all rounds before it, may read
-    /// at `index`. Those rounds started earlier, so the index covers them too.
+    /// at `index`. Those rounds started earlier, so the index covers them too. An answer that comes after its round
+    /// was taken for lost is as good: otherwise a group slower than `RETRY_MS` would never answer.
     pub(super) fn answered(&mut self, context: &[u8], index: u64) {
         let Some(number) = self.number_of(context) else { return };
+        let covered = |reader: &mut Reader| reader.first_round.is_some_and(|first| first <= number);
+        let readers = self.rounds.iter_mut().map(|round| &mut round.readers).chain([&mut self.queued]);
+        let readers = readers.flat_map(|readers| readers.extract_if(.., covered));
+        self.waiting.extend(readers.map(|reader| (index, reader)));
         while self.rounds.front().is_some_and(|round| round.number <= number) {
-            let round = self.rounds.pop_front().expect("just seen");
-            self.waiting.extend(round.readers.into_iter().map(|reader| (index, reader)));
+            self.rounds.pop_front();
         }
+    }
+
+    /// The replica ends: everybody is turned away.
+    pub(super) fn close(&mut self) {
+        let rounds = self.rounds.drain(..).flat_map(|round| round.readers);
+        let waiting = self.waiting.drain(..).map(|(_, reader)| reader);
+        let readers = self.queued.drain(..).chain(rounds).chain(waiting);
+        readers.for_each(|reader| (reader.request.done)(Err(ReadFailed::NotRunning)));
     }
 
     fn number_of(&self, context: &[u8]) -> Option<u64> {
@@ -202,6 +225,66 @@ mod tests {
         reads.answered(&again, 3);
         reads.release(3);
         assert_eq!(seen.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_still_counts_for_those_who_asked_before() {
+        let seen = Seen::default();
+        let mut reads = Reads::new(1, 1);
+        reads.queue(reader(&seen, "a"), at(0));
+        let first = reads.start_round(true, at(0)).unwrap();
+        reads.queue(reader(&seen, "b"), at(RETRY_MS));
+        let second = reads.start_round(true, at(RETRY_MS)).unwrap();
+        reads.answered(&first, 3);
+        reads.release(3);
+        assert_eq!(*seen.lock().unwrap(), [("a", Ok(3))]);
+        reads.answered(&second, 4);
+        reads.release(4);
+        assert_eq!(*seen.lock().unwrap(), [("a", Ok(3)), ("b", Ok(4))]);
+    }
+
+    #[test]
+    fn a_round_is_wanted_as_soon_as_one_comes_back() {
+        let seen = Seen::default();
+        let mut reads = Reads::new(1, 1);
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            reads.queue(reader(&seen, "early"), at(0));
+            rounds.extend(reads.start_round(true, at(0)));
+        }
+        reads.queue(reader(&seen, "late"), at(0));
+        assert!(!reads.wants_round(true) && reads.start_round(true, at(0)).is_none());
+        reads.answered(&rounds[0], 1);
+        assert!(reads.wants_round(true) && !reads.wants_round(false));
+        assert!(reads.start_round(true, at(0)).is_some() && !reads.wants_round(true));
+    }
+
+    #[test]
+    fn a_reader_whose_index_never_becomes_visible_is_given_up() {
+        let seen = Seen::default();
+        let mut reads = Reads::new(1, 1);
+        reads.queue(reader(&seen, "a"), at(0));
+        let round = reads.start_round(true, at(0)).unwrap();
+        reads.answered(&round, 7);
+        reads.start_round(true, at(GIVE_UP_MS));
+        reads.release(7);
+        assert_eq!(*seen.lock().unwrap(), [("a", Err(ReadFailed::NoPrimary))]);
+    }
+
+    #[test]
+    fn at_the_end_everybody_is_turned_away() {
+        let seen = Seen::default();
+        let mut reads = Reads::new(1, 1);
+        reads.queue(reader(&seen, "waiting"), at(0));
+        let round = reads.start_round(true, at(0)).unwrap();
+        reads.answered(&round, 7);
+        reads.queue(reader(&seen, "asking"), at(0));
+        reads.start_round(true, at(0)).unwrap();
+        reads.queue(reader(&seen, "queued"), at(0));
+        reads.close();
+        let names: Vec<_> = seen.lock().unwrap().iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["queued", "asking", "waiting"]);
+        assert!(seen.lock().unwrap().iter().all(|(_, result)| *result == Err(ReadFailed::NotRunning)));
     }
 
     #[test]

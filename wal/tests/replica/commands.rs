@@ -5,6 +5,7 @@ use std::error::Error;
 use std::path::Path;
 
 use goldenscript::Command;
+use wal::replica::Role;
 
 use super::cluster::{Cluster, text};
 
@@ -66,9 +67,12 @@ impl goldenscript::Runner for Script {
             "cluster" => *cluster = Cluster::new(args.take_key("replicas").ok_or("replicas=?")?.parse()?),
             // campaign nX: the election timeout of nX passes.
             "campaign" => cluster.campaign(node(args.next_pos())?),
-            // tick nX [N]: N ticks of the primary nX.
+            // tick nX [N]: N ticks of the primary nX, as long as it is that.
             "tick" => {
                 let n = node(args.next_pos())?;
+                if cluster.status(n).role != Role::Primary {
+                    return Err("only a primary is ticked by count, see campaign".into());
+                }
                 let ticks = args.next_pos().map_or(Ok(1), str::parse::<usize>)?;
                 (0..ticks).for_each(|_| cluster.tick(n));
             }

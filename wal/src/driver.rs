@@ -102,7 +102,8 @@ impl<R> Handle<R> {
     }
 
     /// Puts commands into the log, next to each other. `done` is called once, from the replica's thread or, when
-    /// the inbox is full or the replica has ended, from this one.
+    /// the inbox is full or the replica has ended, from this one. It is dropped without a call only if it arrives in
+    /// the very moment in which the thread ends, or if that ends in a panic.
     pub fn propose(&self, commands: Vec<Command>, done: impl FnOnce(Outcomes<R>) + Send + 'static) {
         let proposal = Proposal { commands, done: Box::new(done) };
         if let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) {
@@ -140,17 +141,22 @@ impl<R> Handle<R> {
         self.inbox.try_send(Message::Job(job)).map_err(|error| self.turned_away(error)).is_ok()
     }
 
-    /// Makes the thread a replica. Later calls do nothing.
+    /// Makes the thread a replica; says whether there was room to tell it. Later calls do nothing.
     pub fn start(&self, config: Config) -> bool {
         self.inbox.try_send(Message::Start(config)).is_ok()
     }
 
     /// Lets another replica become primary, if this one is; `done` is called when that has ended, however it did.
     pub fn hand_over(&self, done: HandedOver) {
-        self.deliver(Input::HandOver(done));
+        if let Err(error) = self.inbox.try_send(Message::Input(Input::HandOver(done)))
+            && let Message::Input(Input::HandOver(done)) = self.turned_away(error)
+        {
+            done();
+        }
     }
 
-    /// Ends the thread after what is queued before.
+    /// Ends the thread after what is queued before; says whether there was room to tell it. When there was not, try
+    /// again: the thread empties its inbox thousands of inputs at a time.
     pub fn stop(&self) -> bool {
         self.inbox.try_send(Message::Stop).is_ok()
     }
@@ -201,12 +207,19 @@ fn wait_for_start<R>(messages: &Receiver<Message<R>>, desk: &Desk<'_>) -> Result
         match messages.recv() {
             Ok(Message::Start(config)) => return Ok(Some(config)),
             Ok(Message::Job(job)) => job(desk)?,
-            Ok(Message::Input(Input::Propose(proposal))) => (proposal.done)(Err(Refused::NotRunning)),
-            Ok(Message::Input(Input::Read(request))) => (request.done)(Err(ReadFailed::NotRunning)),
-            Ok(Message::Input(Input::HandOver(done))) => done(),
-            Ok(Message::Input(Input::Frames(_) | Input::Gone(_) | Input::Unreachable(_))) => {}
+            Ok(Message::Input(input)) => turn_away(input),
             Ok(Message::Stop) | Err(_) => return Ok(None),
         }
+    }
+}
+
+/// Answers an input when there is no replica to take it.
+fn turn_away<R>(input: Input<R>) {
+    match input {
+        Input::Propose(proposal) => (proposal.done)(Err(Refused::NotRunning)),
+        Input::Read(request) => (request.done)(Err(ReadFailed::NotRunning)),
+        Input::HandOver(done) => done(),
+        Input::Frames(_) | Input::Gone(_) | Input::Unreachable(_) => {}
     }
 }
 
@@ -219,12 +232,24 @@ struct Driver<'s, M: StateMachine, T: Transport> {
 }
 
 impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
-    /// The one loop: take what came, tick if it is time, take a turn, tell.
+    /// Runs the replica to its end, then answers everybody who still waits.
     fn run(mut self) -> Result<()> {
+        let result = self.serve();
+        self.replica.close();
+        for message in self.messages.try_iter() {
+            if let Message::Input(input) = message {
+                turn_away(input);
+            }
+        }
+        result
+    }
+
+    /// The one loop: take what came, tick if it is time, take a turn, tell.
+    fn serve(&mut self) -> Result<()> {
         let tick_ms = self.outside.tick.as_millis().max(1) as u64;
         let mut now = (self.outside.clock)();
         let mut next_tick_ms = now.boot_ms + tick_ms;
-        let mut seen = Status::default();
+        let mut seen = None;
         loop {
             if !self.receive(&mut now, next_tick_ms)? {
                 return self.replica.flush();
@@ -238,12 +263,12 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             }
             self.replica.turn(now)?;
             let status = self.replica.status();
-            if status != seen {
+            if seen != Some(status) {
                 self.published.publish(status);
-                if status.visible != seen.visible {
+                if seen.is_none_or(|seen| seen.visible != status.visible) {
                     (self.outside.on_visible)(status.visible);
                 }
-                seen = status;
+                seen = Some(status);
             }
         }
     }
@@ -252,7 +277,11 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
     /// told to stop.
     fn receive(&mut self, now: &mut Now, next_tick_ms: u64) -> Result<bool> {
         let due_ms = self.replica.turn_due_ms().map_or(next_tick_ms, |due_ms| due_ms.min(next_tick_ms));
-        let wait_ms = if self.replica.wants_turn() { 0 } else { due_ms.saturating_sub(now.boot_ms) };
+        let wait_ms = match self.replica.wants_turn() {
+            true => 0,
+            // Not from `now`: the turn since then may have waited for the disk.
+            false => due_ms.saturating_sub((self.outside.clock)().boot_ms),
+        };
         let mut next = match self.messages.recv_timeout(Duration::from_millis(wait_ms)) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,

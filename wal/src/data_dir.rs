@@ -19,7 +19,8 @@ pub const FORMAT: u32 = 1;
 
 const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
-/// LMDB's file; its presence without an identity means the directory is not ours.
+/// LMDB's file; its presence without an identity means the directory is not ours, and an identity without it is that
+/// of a node which is lost.
 const STORE: &str = "data.mdb";
 
 /// Whose directory it is.
@@ -89,17 +90,15 @@ pub enum DirError {
 impl DataDir {
     /// Opens the directory for this role and process id, making it if it does not exist, and locks it.
     pub fn open(path: &Path, role: &str, process: u64) -> Result<DataDir, DirError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|cause| DirError::CannotCreate { path: path.into(), cause })?;
+        create(path).map_err(|cause| DirError::CannotCreate { path: path.into(), cause })?;
         let lock = lock(path)?;
-        let identity = match read_identity(path)? {
-            Some(identity) => identity,
+        let node = match read_identity(path)? {
+            Some(identity) => {
+                let node = check(path, &identity, role, process)?;
+                if path.join(STORE).exists() { node } else { create_identity(path, role, process)? }
+            }
             None => create_identity(path, role, process)?,
         };
-        let node = check(path, &identity, role, process)?;
         Ok(DataDir { path: path.into(), node, _lock: lock })
     }
 
@@ -112,6 +111,17 @@ impl DataDir {
     pub fn node(&self) -> NodeId {
         self.node
     }
+}
+
+/// Makes the directory and what is missing above it, so that it is still there after a power failure.
+fn create(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).count();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in path.ancestors().take(missing) {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {
@@ -164,7 +174,9 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DirError> {
     }
 }
 
-fn create_identity(path: &Path, role: &str, process: u64) -> Result<Identity, DirError> {
+/// Gives the directory a new identity. What had the old one, if there was one, is gone: a store that was lost must
+/// not come back under the id that has voted and acknowledged.
+fn create_identity(path: &Path, role: &str, process: u64) -> Result<NodeId, DirError> {
     let mut node = [0; 8];
     getrandom::fill(&mut node).expect("the operating system has random bytes");
     let node = NodeId::from_le_bytes(node).max(1);
@@ -180,7 +192,7 @@ fn create_identity(path: &Path, role: &str, process: u64) -> Result<Identity, Di
         File::open(path)?.sync_all()
     };
     write().map_err(|cause| DirError::CannotCreate { path: file_path.clone(), cause })?;
-    Ok(identity)
+    Ok(node)
 }
 
 fn check(path: &Path, identity: &Identity, role: &str, process: u64) -> Result<NodeId, DirError> {
@@ -227,7 +239,30 @@ mod tests {
         assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
         let node = first.node();
         drop(first);
+        fs::write(path.join(STORE), b"x").unwrap();
         assert_eq!(DataDir::open(&path, "catalog", 123).unwrap().node(), node);
+    }
+
+    #[test]
+    fn a_directory_whose_store_is_lost_is_another_node() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || DataDir::open(root.path(), "catalog", 1).unwrap().node();
+        let node = open();
+        fs::write(root.path().join(STORE), b"x").unwrap();
+        assert_eq!(open(), node);
+        fs::remove_file(root.path().join(STORE)).unwrap();
+        assert_ne!(open(), node);
+    }
+
+    #[test]
+    fn a_start_that_was_interrupted_before_the_identity_was_whole_is_begun_again() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("some").join("where");
+        drop(DataDir::open(&path, "catalog", 1).unwrap());
+        fs::rename(path.join(IDENTITY), path.join("identity.json.new")).unwrap();
+        fs::write(path.join("identity.json.new"), b"{ \"format\"").unwrap();
+        drop(DataDir::open(&path, "catalog", 1).unwrap());
+        assert!(path.join(IDENTITY).exists() && !path.join("identity.json.new").exists());
     }
 
     #[test]

@@ -59,6 +59,12 @@ impl Lmdb {
             })
             .map_err(fault("creating tables"))?
             .unwrap_commit();
+        // LMDB syncs its file, not the directory that a new one is in.
+        let synced = std::fs::File::open(path).and_then(|directory| directory.sync_all());
+        synced.map_err(|cause| Error::Storage {
+            doing: "syncing the data directory",
+            cause: cause.to_string(),
+        })?;
         Ok(Lmdb { env, tables: Tables(tables) })
     }
 }

@@ -12,9 +12,9 @@ pub(crate) fn handle(service: &Service, request: &PeerRequest<'_>) -> PeerReply 
         WRITES => writes(service, request.body),
         READS => peer_plane::answer(request.body, |queries: Vec<Query>| {
             service.read(&queries).map_err(|error| match error {
-                ServiceError::Unavailable(reason) | ServiceError::Unknown(reason) | ServiceError::Fault(reason) => {
-                    Rejected::NotReady(reason)
-                }
+                ServiceError::Unavailable(reason)
+                | ServiceError::Unknown(reason)
+                | ServiceError::Fault(reason) => Rejected::NotReady(reason),
             })
         }),
         OUTBOX => peer_plane::answer(request.body, |follows: Vec<Follow>| {
@@ -37,7 +37,10 @@ fn writes(service: &Service, body: &[u8]) -> PeerReply {
         }
     });
     if unknown {
-        return PeerReply { status: 504, body: b"the outcome is unknown; ask again with the same keys".to_vec() };
+        return PeerReply {
+            status: 504,
+            body: b"the outcome is unknown; ask again with the same keys".to_vec(),
+        };
     }
     reply
 }

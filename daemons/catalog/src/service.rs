@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 use api::Rejected;
-use api::catalog::{Decline, Follow, Followed, Outcome, Query, REQUEST_LIFE_MS, Read, WRITES, Write, WriteResult};
+use api::catalog::{
+    Decline, Follow, Followed, Outcome, Query, REQUEST_LIFE_MS, Read, WRITES, Write, WriteResult,
+};
 use kit::group::Replica;
 use kit::link::{Address, CallError, LinkOptions, PrimaryLink};
 use wal::View;
@@ -154,12 +156,18 @@ impl Service {
                 Written::Unknown => return Err(ServiceError::Unknown("the primary changed".into())),
                 Written::Rejected(Rejected::NotPrimary { primary }) => match &self.primary {
                     Some(link) if primary.is_some_and(|primary| primary != self.replica.process()) => {
-                        return link.call(write.clone(), end.saturating_duration_since(Instant::now())).map_err(proxy_error);
+                        return link
+                            .call(write.clone(), end.saturating_duration_since(Instant::now()))
+                            .map_err(proxy_error);
                     }
-                    _ if Instant::now() >= end => return Err(ServiceError::Unavailable("the catalog has no primary".into())),
+                    _ if Instant::now() >= end => {
+                        return Err(ServiceError::Unavailable("the catalog has no primary".into()));
+                    }
                     _ => kit::wait::pause(ELECTION_PAUSE),
                 },
-                Written::Rejected(Rejected::NotReady(reason) | Rejected::Overloaded(reason) | Rejected::Refused(reason)) => {
+                Written::Rejected(
+                    Rejected::NotReady(reason) | Rejected::Overloaded(reason) | Rejected::Refused(reason),
+                ) => {
                     return Err(ServiceError::Unavailable(reason));
                 }
             }
@@ -177,7 +185,10 @@ impl Service {
         let (set_up, known) = {
             let txn = self.replica.store().read().map_err(fault)?;
             let view = View::new(&*txn);
-            (queries::is_set_up(&view).map_err(fault)?, queries::acknowledged(&view, &follow.consumer).map_err(fault)?)
+            let set_up = queries::figures(&view).map_err(fault)?.is_some();
+            let consumers = queries::consumers(&view).map_err(fault)?;
+            let known = consumers.into_iter().find(|(id, _)| *id == follow.consumer);
+            (set_up, known.map(|(_, through)| through))
         };
         if !set_up {
             return Err(Rejected::NotReady("the catalog is not set up yet".into()));
@@ -190,7 +201,8 @@ impl Service {
             }
             Some(_) => {}
         }
-        let end = Instant::now() + Duration::from_millis(u64::from(follow.wait_ms.min(api::catalog::FOLLOW_WAIT_MS_MAX)));
+        let end = Instant::now()
+            + Duration::from_millis(u64::from(follow.wait_ms.min(api::catalog::FOLLOW_WAIT_MS_MAX)));
         let limit = follow.limit.clamp(1, api::catalog::FOLLOW_SALES_MAX);
         loop {
             let seen = self.replica.visible().get();
@@ -211,7 +223,9 @@ impl Service {
         match self.replica.propose(vec![command::register_consumer(follow.consumer)], WRITE_LIMIT) {
             Some(Ok(outcomes)) => match outcomes.first() {
                 Some(Proposed::Applied(_, Reply::Registered { .. })) => Ok(()),
-                Some(Proposed::Applied(_, other)) => Err(Rejected::Refused(format!("cannot register: {other:?}"))),
+                Some(Proposed::Applied(_, other)) => {
+                    Err(Rejected::Refused(format!("cannot register: {other:?}")))
+                }
                 _ => Err(Rejected::NotReady("the primary changed".into())),
             },
             Some(Err(refused)) => Err(self.replica.rejected(&refused)),

@@ -3,16 +3,20 @@
 //! Only this crate opens sockets. Coroutines come from `may`: a handler is a plain function that may park, and
 //! never blocks its thread; everything that blocks (links, signals, the replica) has an OS thread of its own.
 
+pub mod answers;
 pub mod api_plane;
 pub mod body;
 pub mod clock;
 pub mod exit;
+pub mod group;
 pub mod http;
 pub mod lifecycle;
 pub mod link;
 pub mod logging;
 pub mod peer_plane;
 pub mod problem;
+pub mod refusals;
+pub mod replica_daemon;
 pub mod router;
 pub mod settings;
 pub mod wait;

@@ -41,9 +41,10 @@ pub(super) fn verdict(me: &Hello, formation: Option<&Formation>, caller: &Hello,
             me.process,
             hex(&formation.cluster)
         )),
-        (Some(formation), Some(_)) if formation.node_of(caller.process) != Some(caller.node) => {
-            no(format!("node {:016x} is not the {} {} of this group", caller.node, caller.role, caller.process))
-        }
+        (Some(formation), Some(_)) if formation.node_of(caller.process) != Some(caller.node) => no(format!(
+            "node {:016x} is not the {} {} of this group",
+            caller.node, caller.role, caller.process
+        )),
         (Some(_), Some(_)) => age_verdict(me, caller, memory),
     }
 }
@@ -88,7 +89,9 @@ pub(super) fn next_when_blank(me: &Hello, answers: &[(u64, Result<Welcome, Strin
             Err(reason) => reasons.push(format!("{process}: {reason}")),
             Ok(Welcome { formation: Some(form), .. }) if ours(form) => return Blank::Adopt(form.clone()),
             Ok(welcome) => match &welcome.verdict {
-                Verdict::BothBlank if welcome.me.process == *process => voters.push((*process, welcome.me.node)),
+                Verdict::BothBlank if welcome.me.process == *process => {
+                    voters.push((*process, welcome.me.node))
+                }
                 Verdict::BothBlank => {
                     reasons.push(format!("{process}: the replica there calls itself {}", welcome.me.process));
                 }
@@ -164,7 +167,10 @@ mod tests {
     #[test]
     fn a_group_is_formed_by_the_lowest_when_all_are_blank() {
         let answers = [blank_answer(3), blank_answer(2)];
-        assert_eq!(next_when_blank(&hello(1, None), &answers), Blank::Form(vec![(1, 1000), (2, 2000), (3, 3000)]));
+        assert_eq!(
+            next_when_blank(&hello(1, None), &answers),
+            Blank::Form(vec![(1, 1000), (2, 2000), (3, 3000)])
+        );
         let answers = [blank_answer(1), blank_answer(3)];
         assert!(matches!(next_when_blank(&hello(2, None), &answers), Blank::Wait(_)));
     }
@@ -172,17 +178,29 @@ mod tests {
     #[test]
     fn one_that_is_missing_or_has_a_group_stops_formation() {
         let missing = [blank_answer(3), (2, Err("refused".into()))];
-        assert!(matches!(next_when_blank(&hello(1, None), &missing), Blank::Wait(reason) if reason.contains("2: refused")));
-        let form = Form { role: "catalog".into(), cluster: [9; 16], members: [1; 16], voters: vec![(1, 1), (2, 2000), (3, 3000)] };
-        let has_group = Welcome { me: hello(2, Some([9; 16])), verdict: Verdict::Blank, formation: Some(form) };
+        assert!(
+            matches!(next_when_blank(&hello(1, None), &missing), Blank::Wait(reason) if reason.contains("2: refused"))
+        );
+        let form = Form {
+            role: "catalog".into(),
+            cluster: [9; 16],
+            members: [1; 16],
+            voters: vec![(1, 1), (2, 2000), (3, 3000)],
+        };
+        let has_group =
+            Welcome { me: hello(2, Some([9; 16])), verdict: Verdict::Blank, formation: Some(form) };
         let answers = [blank_answer(3), (2, Ok(has_group))];
-        assert!(matches!(next_when_blank(&hello(1, None), &answers), Blank::Wait(reason) if reason.contains("does not know")));
+        assert!(
+            matches!(next_when_blank(&hello(1, None), &answers), Blank::Wait(reason) if reason.contains("does not know"))
+        );
     }
 
     #[test]
     fn a_founder_that_missed_the_formation_adopts_it() {
-        let form = Form { role: "catalog".into(), cluster: [9; 16], members: [1; 16], voters: formation().voters };
-        let welcome = Welcome { me: hello(2, Some([9; 16])), verdict: Verdict::Blank, formation: Some(form.clone()) };
+        let form =
+            Form { role: "catalog".into(), cluster: [9; 16], members: [1; 16], voters: formation().voters };
+        let welcome =
+            Welcome { me: hello(2, Some([9; 16])), verdict: Verdict::Blank, formation: Some(form.clone()) };
         let answers = [(2, Ok(welcome)), (3, Err("refused".into()))];
         assert_eq!(next_when_blank(&hello(1, None), &answers), Blank::Adopt(form));
     }
@@ -202,7 +220,10 @@ mod tests {
         assert!(matches!(check(Hello { node: 5, ..hello(2, Some([9; 16])) }), Verdict::No(_)));
         assert!(matches!(check(Hello { role: "order".into(), ..hello(2, Some([9; 16])) }), Verdict::No(_)));
         assert_eq!(check(hello(2, None)), Verdict::Blank);
-        assert_eq!(verdict(&hello(1, None), None, &hello(2, Some([9; 16])), &Memory::default()), Verdict::IAmBlank);
+        assert_eq!(
+            verdict(&hello(1, None), None, &hello(2, Some([9; 16])), &Memory::default()),
+            Verdict::IAmBlank
+        );
     }
 
     #[test]
@@ -229,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_formation_for_others_does_not_fit() {
-        let form = Form { role: "catalog".into(), cluster: [9; 16], members: [1; 16], voters: formation().voters };
+        let form =
+            Form { role: "catalog".into(), cluster: [9; 16], members: [1; 16], voters: formation().voters };
         assert!(fits(&hello(2, None), &form).is_ok());
         assert!(fits(&Hello { node: 7, ..hello(2, None) }, &form).is_err());
         assert!(fits(&Hello { members: [3; 16], ..hello(2, None) }, &form).is_err());

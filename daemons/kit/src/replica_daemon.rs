@@ -1,0 +1,117 @@
+//! The life of a daemon that is a replica of a group: open both planes, take part, serve, stop in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::replication::Member;
+use wal::StateMachine;
+
+use crate::api_plane;
+use crate::exit::{Exit, Failure};
+use crate::group::{GroupConfig, Replica};
+use crate::lifecycle::{self, Stop};
+use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
+use crate::settings::Members;
+
+/// Longest time that a stopping daemon finishes what is under way on a plane.
+const DRAIN_LIMIT: Duration = Duration::from_secs(4);
+/// Longest time that a stopping primary waits for another to take over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where a replica's daemon lives and listens.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// `catalog` or `order`.
+    pub role: &'static str,
+    /// The group by configuration.
+    pub members: Members,
+    /// Address of the API plane.
+    pub api: SocketAddr,
+    /// Address of the peer plane.
+    pub peer: SocketAddr,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// Upper bound of the store, in bytes of address space.
+    pub map_bytes: usize,
+    /// Length of the engine's tick.
+    pub tick: Duration,
+}
+
+/// Who answers on the two planes.
+pub struct Planes {
+    /// The API plane.
+    pub api: Arc<dyn api_plane::Handler>,
+    /// The peer plane, but for the group's own calls.
+    pub peers: Box<dyn Fn(&PeerRequest<'_>) -> PeerReply + Send + Sync>,
+}
+
+/// Runs a replica until `stop` is requested. `planes` makes what answers; `serving` is called once both planes are
+/// open, and may take as long as it likes if it ends with `stop`. Blocks.
+pub fn run<M: StateMachine>(
+    place: &Place,
+    machine: M,
+    stop: &Stop,
+    planes: impl FnOnce(Replica<M::Reply>) -> Planes,
+    serving: impl FnOnce(&Replica<M::Reply>),
+) -> Result<(), Failure> {
+    let own = place.members.own();
+    lifecycle::start_coroutines(1);
+    let api_listener = api_plane::listen(place.api).map_err(in_use)?;
+    let peer_listener = peer_plane::listen(place.peer).map_err(in_use)?;
+    let replica = Replica::open(
+        GroupConfig {
+            role: place.role,
+            process: own.id,
+            members: place.members.all().iter().map(member).collect(),
+            data_dir: place.data_dir.clone(),
+            map_bytes: place.map_bytes,
+            tick: place.tick,
+        },
+        machine,
+    )?;
+    let Planes { api, peers } = planes(replica.clone());
+    let handler = Arc::new(Peers { replica: replica.clone(), rest: peers });
+    let peers = peer_plane::serve(peer_listener, peer_plane::Limits::default(), handler).map_err(in_use)?;
+    let api = api_plane::serve(api_listener, api_plane::Limits::default(), api);
+    log::info!("{} {} serves {}, peers on {}", place.role, own.id, api.local_addr(), peers.local_addr());
+
+    serving(&replica);
+    stop.wait();
+
+    log::info!("{} {} stops", place.role, own.id);
+    let api_drained = api.drain(DRAIN_LIMIT);
+    replica.hand_over(HAND_OVER_LIMIT);
+    replica.stop_watches();
+    let peers_drained = peers.drain(DRAIN_LIMIT);
+    if !(api_drained && peers_drained) {
+        log::warn!("some requests were still under way after {} s", DRAIN_LIMIT.as_secs());
+    }
+    replica.stop();
+    Ok(())
+}
+
+fn member(member: &crate::settings::Member) -> Member {
+    Member {
+        process: member.id,
+        host: member.host.name.clone(),
+        api_port: member.host.api_port,
+        peer_port: member.host.peer_port,
+    }
+}
+
+fn in_use(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Unavailable, error.to_string())
+}
+
+struct Peers<R> {
+    replica: Replica<R>,
+    rest: Box<dyn Fn(&PeerRequest<'_>) -> PeerReply + Send + Sync>,
+}
+
+impl<R: Send + 'static> PeerHandler for Peers<R> {
+    fn handle(&self, request: &PeerRequest<'_>) -> PeerReply {
+        self.replica.serve(request).unwrap_or_else(|| (self.rest)(request))
+    }
+}

@@ -251,6 +251,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         let mut next_tick_ms = now.boot_ms + tick_ms;
         let mut seen = None;
         loop {
+            self.tell(&mut seen);
             if !self.receive(&mut now, next_tick_ms)? {
                 return self.replica.flush();
             }
@@ -262,15 +263,20 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
                 }
             }
             self.replica.turn(now)?;
-            let status = self.replica.status();
-            if seen != Some(status) {
-                self.published.publish(status);
-                if seen.is_none_or(|seen| seen.visible != status.visible) {
-                    (self.outside.on_visible)(status.visible);
-                }
-                seen = Some(status);
-            }
         }
+    }
+
+    /// Publishes the status if it is news, and says so if readers see a newer state.
+    fn tell(&self, seen: &mut Option<Status>) {
+        let status = self.replica.status();
+        if *seen == Some(status) {
+            return;
+        }
+        self.published.publish(status);
+        if seen.is_none_or(|seen| seen.visible != status.visible) {
+            (self.outside.on_visible)(status.visible);
+        }
+        *seen = Some(status);
     }
 
     /// Waits until something is due, reads the clock, and takes everything that has come, up to a bound. False:
@@ -288,15 +294,16 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
         *now = (self.outside.clock)();
-        for _ in 0..DRAIN_MAX {
-            match next {
-                None => break,
-                Some(Message::Input(input)) => self.replica.receive(input, *now),
-                Some(Message::Job(job)) => self.work(job)?,
-                Some(Message::Start(_)) => {}
-                Some(Message::Stop) => return Ok(false),
+        let mut taken = 0;
+        while let Some(message) = next {
+            match message {
+                Message::Input(input) => self.replica.receive(input, *now),
+                Message::Job(job) => self.work(job)?,
+                Message::Start(_) => {}
+                Message::Stop => return Ok(false),
             }
-            next = self.messages.try_recv().ok();
+            taken += 1;
+            next = if taken < DRAIN_MAX { self.messages.try_recv().ok() } else { None };
         }
         Ok(true)
     }

@@ -254,9 +254,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
 
     /// Whether a turn is due now, whatever the time.
     pub fn wants_turn(&self) -> bool {
-        self.raw.has_ready()
-            || self.proposals.has_queued()
-            || self.reads.wants_round(self.can_ask_primary())
+        self.raw.has_ready() || self.proposals.has_queued() || self.reads.wants_round(self.can_ask_primary())
     }
 
     /// When a turn is due at the latest, by the boot-time clock in ms, ticks aside.

@@ -318,3 +318,15 @@ fn a_full_map_is_told_apart() {
     drop(txn);
     assert_eq!(texts(&store, 1), ["1@1 a"]);
 }
+
+/// The directory knows its store: opened again with it, it is the same node.
+#[test]
+fn a_data_directory_with_its_store_stays_the_same_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let directory = wal::data_dir::DataDir::open(folder.path(), "catalog", 1).unwrap();
+        drop(Lmdb::open(directory.path(), &[LOG, META], 1 << 20).unwrap());
+        directory.node()
+    };
+    assert_eq!(open(), open());
+}

@@ -1,6 +1,8 @@
 //! The replica's thread: what it does before it runs, while it runs, when it is idle, when it is flooded and when it
 //! ends. Real threads and real time, in memory.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test may give up anywhere
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, OnceLock};

@@ -1,5 +1,7 @@
 //! Both stores keep the same promises: every test here runs on `Memory` and on `Lmdb` in a directory of its own.
 
+#![allow(clippy::unwrap_used)] // a test may give up anywhere
+
 use std::ops::ControlFlow;
 
 use wal::entry::{self, CHAIN_START, Class};

@@ -1,0 +1,210 @@
+//! The life of one connection: the loop that polls hyper, runs the handler and watches the clock.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, SystemTime};
+
+use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use may::coroutine;
+use may::io::WaitIoWaker;
+
+use super::deadlines::{Phase, Place};
+use super::exchange::{Exchange, Front, closing, malformed_request};
+use super::socket::{HyperIo, Socket};
+use super::{Handler, Limits, Plane};
+use crate::http::{Request, Response};
+use crate::problem::Problem;
+
+/// Reads in a row that found more than fits, after which a connection rests. A worker looks at its other sockets only
+/// when no coroutine is ready, so a client that sends without pause would have it for itself.
+const FILLED_READS_MAX: u32 = 16;
+/// The rest.
+const REST: Duration = Duration::from_millis(1);
+
+/// Serve a connection to its end. Runs on a coroutine of its own, which nothing may cancel.
+pub(super) fn run(plane: &Plane, socket: Socket, place: &Place, peer: SocketAddr) {
+    let socket = Rc::new(socket);
+    match serve(plane, socket.clone(), place, peer) {
+        End::Over => {}
+        End::Refused(problem) => socket.send_last(&on_the_wire(closing(problem))),
+        End::Stalled => return socket.reset(),
+    }
+    place.set(Phase::Linger, Some(plane.limits.linger));
+    socket.close(|| place.overdue());
+}
+
+/// How a connection ended, as far as HTTP goes.
+enum End {
+    /// All that was asked was answered, or nothing more can be.
+    Over,
+    /// This is the last word, and nothing else is being sent.
+    Refused(Problem),
+    /// The client does not take its answer.
+    Stalled,
+}
+
+fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> End {
+    let exchange = Rc::new(Exchange::new(peer, plane.limits.body_bytes_max));
+    let io = HyperIo { socket: socket.clone(), exchange: exchange.clone() };
+    let mut connection = pin!(plane.http.serve_connection(io, Front(exchange.clone())));
+    let waker = Waker::from(Arc::new(Wakeup(socket.waker())));
+    let mut cx = Context::from_waker(&waker);
+    let mut clock = PhaseClock { place, limits: &plane.limits, last: None };
+    let mut ending = false;
+    loop {
+        let polled = connection.as_mut().poll(&mut cx);
+        if let Some(request) = exchange.take_request() {
+            clock.handling();
+            let answer = answer(&*plane.handler, request);
+            if place.stopping() {
+                connection.as_mut().graceful_shutdown();
+            }
+            exchange.give(answer);
+            continue;
+        }
+        match polled {
+            Poll::Ready(Ok(())) => return End::Over,
+            Poll::Ready(Err(error)) => return after(&error, &exchange),
+            Poll::Pending => {}
+        }
+        if let Some(overdue) = clock.enter(phase(&socket, &exchange), &socket, &exchange) {
+            match overdue {
+                Phase::Write => return End::Stalled,
+                Phase::Head => return End::Refused(too_slow("head", plane.limits.head)),
+                Phase::Body => {
+                    exchange.give(closing(too_slow("body", plane.limits.body)));
+                    continue;
+                }
+                Phase::Idle | Phase::Handler | Phase::Linger => return End::Over,
+            }
+        }
+        if place.stopping() && !ending {
+            ending = true;
+            connection.as_mut().graceful_shutdown();
+            continue;
+        }
+        if socket.filled_reads() >= FILLED_READS_MAX {
+            rest(&socket);
+        }
+        socket.wait();
+    }
+}
+
+/// What the connection waits for, when hyper can go no further.
+fn phase(socket: &Socket, exchange: &Exchange) -> Phase {
+    if socket.write_blocked() {
+        Phase::Write
+    } else if exchange.collects_body() {
+        Phase::Body
+    } else if exchange.is_idle() {
+        Phase::Idle
+    } else {
+        Phase::Head
+    }
+}
+
+/// Sets a deadline when a phase begins and leaves it alone while the phase lasts.
+struct PhaseClock<'a> {
+    place: &'a Place,
+    limits: &'a Limits,
+    /// The phase and the progress that began it.
+    last: Option<(Phase, u64)>,
+}
+
+impl PhaseClock<'_> {
+    fn handling(&mut self) {
+        self.place.set(Phase::Handler, None);
+        self.last = None;
+    }
+
+    /// Enter or stay in a phase. Returns it if it has lasted too long.
+    fn enter(&mut self, phase: Phase, socket: &Socket, exchange: &Exchange) -> Option<Phase> {
+        let progress = if phase == Phase::Write { socket.written() } else { exchange.begun() };
+        if self.last == Some((phase, progress)) {
+            return self.place.overdue().then_some(phase);
+        }
+        self.last = Some((phase, progress));
+        let limit = match phase {
+            Phase::Idle => self.limits.idle,
+            Phase::Head => self.limits.head,
+            Phase::Body => self.limits.body,
+            Phase::Write => self.limits.write_stall,
+            Phase::Linger => self.limits.linger,
+            Phase::Handler => return None,
+        };
+        self.place.set(phase, Some(limit));
+        None
+    }
+}
+
+/// Run the handler. Whatever it does, there is an answer.
+fn answer(handler: &dyn Handler, request: Request) -> Response {
+    catch_unwind(AssertUnwindSafe(|| handler.handle(request))).unwrap_or_else(|_| {
+        log::error!("a handler panicked; the request was answered with 500 and its connection closed");
+        closing(Problem::internal())
+    })
+}
+
+/// What is left to say when hyper gives up: a problem if the client's bytes were at fault, nothing if it went away.
+fn after(error: &hyper::Error, exchange: &Exchange) -> End {
+    if !error.is_parse() {
+        return End::Over;
+    }
+    End::Refused(match exchange.withheld().map(|status| status.as_u16()) {
+        Some(414) => malformed_request(414, "the target is too long; shorten it"),
+        Some(431) => malformed_request(431, "the head is too large or has too many fields; send less"),
+        _ => malformed_request(400, format!("this is no HTTP/1.1 request: {error}")),
+    })
+}
+
+fn too_slow(part: &str, limit: Duration) -> Problem {
+    let detail = format!("the {part} of the request did not arrive within {limit:?}; send it again, faster");
+    Problem::new(408, "request-timeout", "request timeout", detail)
+}
+
+/// Let the worker look at its other sockets. A sleep ends on the runtime's timer thread, which must not be kept.
+fn rest(socket: &Socket) {
+    socket.rested();
+    coroutine::sleep(REST);
+    coroutine::yield_now();
+}
+
+/// What a connection gets that is one too many.
+pub(super) fn one_too_many() -> Vec<u8> {
+    let problem =
+        Problem::new(503, "too-many-connections", "too many connections", "too many connections are open");
+    on_the_wire(closing(problem.retry_after(1)))
+}
+
+/// An answer as bytes, for where hyper does not send it: with the header fields that such answers have.
+fn on_the_wire(answer: Response) -> Vec<u8> {
+    let Response { status, headers, body } = answer;
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut text = format!("HTTP/1.1 {status}\r\n");
+    for name in [CONTENT_TYPE, RETRY_AFTER] {
+        if let Some(value) = headers.get(&name).and_then(|value| value.to_str().ok()) {
+            text += &format!("{name}: {value}\r\n");
+        }
+    }
+    text += &format!("content-length: {}\r\nconnection: close\r\ndate: {date}\r\n\r\n", body.len());
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// hyper's waker: ends the wait of the connection's coroutine.
+struct Wakeup(WaitIoWaker);
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.0.wakeup();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wakeup();
+    }
+}

@@ -1,0 +1,279 @@
+//! The listening socket and the coroutine that accepts.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use may::coroutine;
+use may::io::WaitIoWaker;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Resource, getrlimit};
+
+use super::socket::{Events, Socket};
+use super::{Plane, connection};
+use crate::api_plane::deadlines::Connections;
+
+/// Connections that the kernel holds ready; beyond it a client's SYN is dropped and sent again.
+const BACKLOG: i32 = 1024;
+/// Pause after the system had no descriptor or no memory for a connection.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// Connections accepted in a row before the acceptor rests; see `connection::FILLED_READS_MAX`.
+const BURST_MAX: usize = 256;
+/// The rest.
+const REST: Duration = Duration::from_millis(1);
+/// Most connections that `vm.max_map_count` (65,530 unless changed) allows: a coroutine has two mappings, and half of
+/// them are left to everything else.
+const MAPPED_CONNECTIONS_MAX: usize = 20_000;
+/// File descriptors left to everything else, or a quarter of them if that is less.
+const DESCRIPTORS_RESERVED: usize = 1024;
+
+/// Why a port cannot be listened on, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there.
+    #[error("port {port} is in use on {ip}; stop what listens there or choose another port")]
+    InUse {
+        /// The address that was wanted.
+        ip: IpAddr,
+        /// The port that was wanted.
+        port: u16,
+    },
+    /// The port is below the first that ordinary users may have.
+    #[error("port {port} on {ip} may not be listened on; choose one from 1024 up")]
+    NotPermitted {
+        /// The address that was wanted.
+        ip: IpAddr,
+        /// The port that was wanted.
+        port: u16,
+    },
+    /// The address is not this machine's.
+    #[error("{ip} is no address of this machine; choose one that is, or 0.0.0.0 for all")]
+    NotHere {
+        /// The address that was wanted.
+        ip: IpAddr,
+    },
+    /// The operating system has another reason.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address that was wanted.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    /// The error for what binding this address came to.
+    pub fn new(address: SocketAddr, source: io::Error) -> ListenError {
+        let (ip, port) = (address.ip(), address.port());
+        match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse { ip, port },
+            io::ErrorKind::PermissionDenied => ListenError::NotPermitted { ip, port },
+            io::ErrorKind::AddrNotAvailable => ListenError::NotHere { ip },
+            _ => ListenError::Other { address, source },
+        }
+    }
+}
+
+/// A socket that listens and is not served yet: clients queue.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+/// Listen on an address. Port 0 is any free port.
+///
+/// The port is this process's alone: `SO_REUSEPORT`, which may's own `bind` sets and which would let two daemons share
+/// one without a word, is not set, and the kernel then refuses the port also if the other one has set it.
+///
+/// # Errors
+/// If the port is in use or not to be had; see `ListenError`.
+pub fn listen(address: SocketAddr) -> Result<Listener, ListenError> {
+    let failed = |source: io::Error| ListenError::new(address, source);
+    let socket = bind(address).map_err(|error| failed(error.into()))?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(Listener { socket, address })
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_reuseaddr(&socket, true)?; // connections of a process before us may linger on the port
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The most connections that descriptors and mappings allow.
+pub(super) fn connections_max() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current;
+    connections_for(descriptors.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)))
+}
+
+fn connections_for(descriptors: usize) -> usize {
+    (descriptors - DESCRIPTORS_RESERVED.min(descriptors / 4)).min(MAPPED_CONNECTIONS_MAX)
+}
+
+impl Listener {
+    /// The address, with the port that was given for port 0.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accept connections on a coroutine until the plane stops. Returns what wakes the coroutine.
+    pub(super) fn accept_for(self, plane: Arc<Plane>) -> WaitIoWaker {
+        let events = Events::of(&self.socket).expect("the event queue takes one more socket at start");
+        let waker = events.waker();
+        // SAFETY of `go!`: a coroutine moves between threads only where it parks, and nothing thread-local is held
+        // across that; its stack is sized in `lifecycle`.
+        may::go!(move || {
+            let accepting = Accepting(plane.connections.clone());
+            let (events, socket) = (events, self.socket); // dropped in reverse order of this line's names
+            accept(&socket, &events, &plane);
+            drop(events);
+            drop(socket);
+            drop(accepting);
+        });
+        waker
+    }
+}
+
+/// Says so when the acceptor ends. Without an acceptor a daemon is of no use, and nobody would notice.
+struct Accepting(Arc<Connections>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        if !self.0.stopping() {
+            log::error!(
+                "the acceptor of the API plane failed; the process ends, because nobody could reach it"
+            );
+            std::process::abort();
+        }
+        self.0.accepting_ended();
+    }
+}
+
+/// Accept until the plane stops, then what is queued: those clients have connected as far as they know.
+fn accept(listener: &TcpListener, events: &Events, plane: &Arc<Plane>) {
+    let mut exhausted = false;
+    let mut in_a_row = 0;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                exhausted = false;
+                admit(plane, stream, peer);
+                in_a_row += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if plane.connections.stopping() {
+                    return;
+                }
+                in_a_row = 0;
+                events.wait();
+            }
+            Err(error) if is_the_clients(&error) => {}
+            Err(error) => {
+                if plane.connections.stopping() {
+                    return;
+                }
+                if !exhausted {
+                    log::warn!("no connection can be accepted now: {error}; trying every {BACK_OFF:?}");
+                }
+                exhausted = true;
+                rest(BACK_OFF);
+            }
+        }
+        if in_a_row >= BURST_MAX {
+            if plane.connections.stopping() {
+                return;
+            }
+            in_a_row = 0;
+            rest(REST);
+        }
+    }
+}
+
+/// Errors of a connection that ended before it was accepted (accept(2)).
+fn is_the_clients(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(
+        errno,
+        Some(
+            Errno::INTR
+                | Errno::CONNABORTED
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+        )
+    )
+}
+
+fn rest(pause: Duration) {
+    coroutine::sleep(pause);
+    coroutine::yield_now();
+}
+
+/// Give a connection its coroutine, or a refusal if there are too many.
+fn admit(plane: &Arc<Plane>, stream: TcpStream, peer: SocketAddr) {
+    let Ok(socket) = Socket::new(stream) else { return };
+    let Some(place) = plane.connections.enter(plane.limits.connections_max, socket.waker()) else {
+        socket.send_last(&connection::one_too_many());
+        return;
+    };
+    let plane = plane.clone();
+    let run = move || connection::run(&plane, socket, &place, peer);
+    // A panic here is a stack that cannot be mapped: the connection is lost, the acceptor must not be.
+    // SAFETY of `go!`: see `accept_for`.
+    if catch_unwind(AssertUnwindSafe(|| may::go!(run))).is_err() {
+        log::error!("a connection was dropped: there is no memory for its stack");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        for (descriptors, want) in
+            [(256, 192), (1024, 768), (4096, 3072), (20_000, 18_976), (1 << 20, 20_000)]
+        {
+            assert_eq!(connections_for(descriptors), want, "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_one_listeners() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = listen(first.local_addr()).unwrap_err();
+        let port = first.local_addr().port();
+        let want =
+            format!("port {port} is in use on 127.0.0.1; stop what listens there or choose another port");
+        assert_eq!(error.to_string(), want);
+    }
+
+    #[test]
+    fn a_port_shared_with_reuseport_counts_as_in_use() {
+        let first = may::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = listen(first.local_addr().unwrap()).unwrap_err();
+        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine() {
+        let error = listen("192.0.2.1:0".parse().unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "192.0.2.1 is no address of this machine; choose one that is, or 0.0.0.0 for all"
+        );
+    }
+}

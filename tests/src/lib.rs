@@ -1,1 +1,16 @@
-//! placeholder
+//! The harness of the tests: a whole store of real daemons on this machine, to be used, loaded, killed and audited.
+//!
+//! `Store` starts the daemons and waits until they take orders; `Daemon` is one of them, with its process and its
+//! API; `Load` buys from many threads and remembers what was acknowledged; `audit` compares that with what the
+//! store says of itself. Everything a test waits for is a condition with a limit (`wait`); nothing sleeps and hopes.
+//!
+//! Nothing here outlives the test process: daemons are tied to it (`--die-with`), also when it is killed.
+
+pub mod audit;
+pub mod client;
+pub mod daemon;
+pub mod load;
+pub mod ports;
+pub mod scratch;
+pub mod store;
+pub mod wait;

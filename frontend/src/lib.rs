@@ -1,1 +1,16 @@
-//! placeholder
+//! The front end: the open door of the store.
+//!
+//! It takes people's requests (`routes`), asks catalog and order replicas in turn (`store`, `balancer`, `ring`),
+//! and shows what they answer. It keeps no data: a front end that dies takes nothing with it, and any number of
+//! them may run side by side.
+//!
+//! Guarantees: reads are linearizable; a buy is decided at most once per key, and nobody is told "no" while an
+//! attempt may have been a "yes" (`buying`).
+
+pub mod balancer;
+pub mod buying;
+pub mod daemon;
+pub mod ring;
+pub mod routes;
+pub mod store;
+pub mod usage;

@@ -46,11 +46,14 @@ scripts! {
     a_cut_off_primary_answers_no_read
     a_divergent_suffix_is_replaced
     a_group_of_one
+    a_hand_over_right_after_a_quorum_check
     a_planned_hand_over
     a_read_on_a_backup
     a_read_waits_until_it_is_visible
+    a_slow_group_still_answers_reads
     an_election
     early_election_when_the_primary_is_gone
+    log_time_stands_still_between_primaries
     messages_lost_doubled_and_out_of_order
     restarts_keep_what_was_committed
 }
@@ -146,11 +149,15 @@ impl goldenscript::Runner for Script {
                     });
                 }
             }
-            // log nX: the log in its store.
-            "log" => {
+            // log nX: the log in its store. times nX: with log time.
+            name @ ("log" | "times") => {
                 let n = node(args.next_pos())?;
                 for (at, stored) in cluster.log(n).iter().enumerate() {
-                    shown.push(format!("{}@{} {}", at + 1, stored.term, text(&stored.set)));
+                    let line = format!("{}@{} {}", at + 1, stored.term, text(&stored.set));
+                    shown.push(match name {
+                        "times" => format!("{line} at {} ms", stored.log_ms),
+                        _ => line,
+                    });
                 }
             }
             other => return Err(format!("no command {other}").into()),

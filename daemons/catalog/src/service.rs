@@ -210,7 +210,9 @@ impl Service {
                 let txn = self.replica.store().read().map_err(fault)?;
                 queries::sales_after(&View::new(&*txn), follow.after, limit).map_err(fault)?
             };
-            let nothing = matches!(&followed, Followed::Sales { sales, .. } if sales.is_empty());
+            // That a newer incarnation has begun is something, also before its first sale.
+            let nothing = matches!(&followed, Followed::Sales { after, sales, .. }
+                if sales.is_empty() && *after == follow.after);
             let left = end.saturating_duration_since(Instant::now());
             if !nothing || left.is_zero() {
                 return Ok(followed);

@@ -58,7 +58,10 @@ impl Follower<'_> {
         let limit = FOLLOW_SALES_MAX;
         let follow = Follow { consumer: cluster, after: through, recorded: through, wait_ms: WAIT_MS, limit };
         match self.service.catalog().follow(follow, CALL_LIMIT) {
-            Ok(Followed::Sales { sales, .. }) if sales.is_empty() => Duration::ZERO,
+            // No sales of a newer incarnation are recorded as well: readers wait for its position.
+            Ok(Followed::Sales { after, sales, .. }) if sales.is_empty() && after == through => {
+                Duration::ZERO
+            }
             Ok(Followed::Sales { incarnation, after, sales }) => {
                 self.record(&Record::of(incarnation, after, sales))
             }

@@ -140,9 +140,9 @@ impl Service {
 
     /// Waits until this replica's visible state has recorded everything through `position`.
     fn wait_for(&self, position: Position, end: Instant) -> Result<(), String> {
+        let failed = |failed| format!("this order replica cannot read: {failed:?}");
+        self.replica.read(left(end)).map_err(failed)?;
         loop {
-            let failed = |failed| format!("this order replica cannot read: {failed:?}");
-            self.replica.read(left(end)).map_err(failed)?;
             let seen = self.replica.visible().get();
             let through = self.through().map_err(|error| error.to_string())?;
             if through >= position {

@@ -62,7 +62,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// The newest status; `None` until the replica runs.
+    /// The newest status; `None` until the replica runs and once it has ended, however it did.
     pub fn status(&self) -> Option<Status> {
         *self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,6 +80,15 @@ impl Published {
     fn publish(&self, status: Status) {
         self.log_ms.store(status.applied.log_ms, Ordering::Release);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+}
+
+/// Takes the status back when the thread ends, also in a panic: a replica that is gone is no primary.
+struct UntilEnd(Arc<Published>);
+
+impl Drop for UntilEnd {
+    fn drop(&mut self) {
+        *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -189,6 +198,7 @@ pub fn spawn<M: StateMachine, T: Transport + Send + 'static>(
     let published = Arc::new(Published::default());
     let handle = Handle { inbox, published: published.clone() };
     let thread = std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        let _until_end = UntilEnd(published.clone());
         let desk = Desk { store: &*store, status: None, acknowledged_by: &|_| None };
         match wait_for_start(&messages, &desk)? {
             Some(config) => {

@@ -275,6 +275,7 @@ fn an_error_ends_the_thread_with_it() {
     assert!(members[0].handle.run(Box::new(failing)));
     let error = members[0].end().unwrap_err();
     assert_eq!(error.to_string(), "consensus engine: a test says so");
+    assert_eq!(members[0].role(), None, "a replica that is gone is no primary");
     assert_eq!(members[0].propose(vec![command()]).try_recv().unwrap(), Err(Refused::NotRunning));
 }
 

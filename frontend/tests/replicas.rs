@@ -1,5 +1,7 @@
 //! The balancer against replicas that answer, die, pause and stay silent, over real links.
 
+#![allow(clippy::unwrap_used)] // a test may give up anywhere
+
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

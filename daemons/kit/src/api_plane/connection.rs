@@ -19,11 +19,11 @@ use super::{Handler, Limits, Plane};
 use crate::http::{Request, Response};
 use crate::problem::Problem;
 
-/// Reads in a row that found more than fits, after which a connection rests. A worker looks at its other sockets only
-/// when no coroutine is ready, so a client that sends without pause would have it for itself.
-const FILLED_READS_MAX: u32 = 16;
-/// The rest.
-const REST: Duration = Duration::from_millis(1);
+/// Polls of a connection whose socket was never found empty, after which it rests. A worker looks at its other sockets
+/// only when no coroutine is ready, so a client that sends faster than it is served would have the worker for itself.
+const TURNS_MAX: u32 = 128;
+/// The rest. That the coroutine parks at all is what counts.
+const REST: Duration = Duration::from_micros(100);
 
 /// Serve a connection to its end. Runs on a coroutine of its own, which nothing may cancel.
 pub(super) fn run(plane: &Plane, socket: Socket, place: &Place, peer: SocketAddr) {
@@ -55,7 +55,13 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
     let mut cx = Context::from_waker(&waker);
     let mut clock = PhaseClock { place, limits: &plane.limits, last: None };
     let mut ending = false;
+    let mut turns = 0;
     loop {
+        turns = if socket.was_emptied() { 0 } else { turns + 1 };
+        if turns > TURNS_MAX {
+            turns = 0;
+            rest();
+        }
         let polled = connection.as_mut().poll(&mut cx);
         if let Some(request) = exchange.take_request() {
             clock.handling();
@@ -86,9 +92,6 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
             ending = true;
             connection.as_mut().graceful_shutdown();
             continue;
-        }
-        if socket.filled_reads() >= FILLED_READS_MAX {
-            rest(&socket);
         }
         socket.wait();
     }
@@ -156,6 +159,7 @@ fn after(error: &hyper::Error, exchange: &Exchange) -> End {
     }
     End::Refused(match exchange.withheld().map(|status| status.as_u16()) {
         Some(414) => malformed_request(414, "the target is too long; shorten it"),
+        Some(431) if exchange.announces_too_large() => exchange.too_large(), // hyper calls a length near 2^64 a large head
         Some(431) => malformed_request(431, "the head is too large or has too many fields; send less"),
         _ => malformed_request(400, format!("this is no HTTP/1.1 request: {error}")),
     })
@@ -167,8 +171,7 @@ fn too_slow(part: &str, limit: Duration) -> Problem {
 }
 
 /// Let the worker look at its other sockets. A sleep ends on the runtime's timer thread, which must not be kept.
-fn rest(socket: &Socket) {
-    socket.rested();
+fn rest() {
     coroutine::sleep(REST);
     coroutine::yield_now();
 }

@@ -96,6 +96,11 @@ impl Exchange {
         self.withheld.get()
     }
 
+    /// Whether the head that is being read has announced a body larger than is taken.
+    pub(super) fn announces_too_large(&self) -> bool {
+        self.framing.borrow().announced() > self.body_bytes_max as u64
+    }
+
     // For hyper's view of the socket.
 
     pub(super) fn arrived(&self, bytes: &[u8]) {
@@ -127,7 +132,7 @@ impl Exchange {
         refusal.or_else(|| (body.size_hint().lower() > self.body_bytes_max as u64).then(|| self.too_large()))
     }
 
-    fn too_large(&self) -> Problem {
+    pub(super) fn too_large(&self) -> Problem {
         let detail = format!("the body is larger than {} bytes; send less", self.body_bytes_max);
         Problem::new(413, "body-too-large", "body too large", detail).field("bytes_max", self.body_bytes_max)
     }

@@ -70,6 +70,11 @@ impl Framing {
         self.expected == Expected::RequestLine && self.partial.is_empty() && self.complete.is_empty()
     }
 
+    /// The `Content-Length` of the head that arrived last, or is arriving; 0 if it has none.
+    pub(super) fn announced(&self) -> u64 {
+        self.length
+    }
+
     fn skip<'a>(
         &mut self,
         bytes: &'a [u8],

@@ -21,7 +21,7 @@ use crate::api_plane::deadlines::Connections;
 const BACKLOG: i32 = 1024;
 /// Pause after the system had no descriptor or no memory for a connection.
 const BACK_OFF: Duration = Duration::from_millis(50);
-/// Connections accepted in a row before the acceptor rests; see `connection::FILLED_READS_MAX`.
+/// Connections accepted in a row before the acceptor rests; see `connection::TURNS_MAX`.
 const BURST_MAX: usize = 256;
 /// The rest.
 const REST: Duration = Duration::from_millis(1);

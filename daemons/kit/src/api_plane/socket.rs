@@ -70,7 +70,6 @@ pub(super) struct Socket {
     ended: Cell<bool>,
     write_blocked: Cell<bool>,
     written: Cell<u64>,
-    filled_reads: Cell<u32>,
 }
 
 impl Socket {
@@ -84,7 +83,6 @@ impl Socket {
             ended: Cell::new(false),
             write_blocked: Cell::new(false),
             written: Cell::new(0),
-            filled_reads: Cell::new(0),
         })
     }
 
@@ -112,10 +110,8 @@ impl Socket {
         let room = buffer.len();
         match recv(&self.stream, buffer, RecvFlags::empty()) {
             Ok(((bytes, _), _)) => {
-                let filled = bytes.len() == room;
                 self.ended.set(bytes.is_empty());
-                self.readable.set(filled || self.hung_up.get());
-                self.filled_reads.set(if filled { self.filled_reads.get() + 1 } else { 0 });
+                self.readable.set(bytes.len() == room || self.hung_up.get());
                 Poll::Ready(Ok(bytes))
             }
             Err(Errno::AGAIN) => {
@@ -156,14 +152,9 @@ impl Socket {
         self.written.get()
     }
 
-    /// How often in a row there was at least as much to read as there was room: the sign of a client that sends faster
-    /// than it is served.
-    pub(super) fn filled_reads(&self) -> u32 {
-        self.filled_reads.get()
-    }
-
-    pub(super) fn rested(&self) {
-        self.filled_reads.set(0);
+    /// Whether the last read took all that was there.
+    pub(super) fn was_emptied(&self) -> bool {
+        !self.readable.get()
     }
 
     /// Send a last few bytes, as far as they fit without waiting.

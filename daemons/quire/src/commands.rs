@@ -1,0 +1,109 @@
+//! The commands: the three daemons, and the tools.
+
+mod bench;
+mod catalog;
+mod client;
+mod frontend;
+mod order;
+mod up;
+
+use clap::{Args, Parser, Subcommand};
+use kit::exit::{Exit, Failure};
+use kit::lifecycle::{self, Stop};
+
+/// A replicated bookstore back end: catalog, orders and front end.
+#[derive(Debug, Parser)]
+#[command(name = "quire", version, propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 the answer is no, 64 command line, 65 damaged data, 69 unavailable or port in use, 70 internal, \
+73 cannot create, 74 input or output, 75 locked, 77 permission, 78 settings or a foreign data directory.";
+
+const DAEMON_HELP: &str = "\
+A flag wins over its variable, and both win over --env-file. An empty variable counts as unset. SIGTERM and SIGINT \
+stop the daemon; a second one ends it at once.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole store on this machine: three catalog replicas, three order replicas and a front end
+    Up(up::UpSettings),
+    /// Run a catalog replica
+    #[command(after_help = DAEMON_HELP)]
+    Catalog(Daemon<kit::settings::CatalogSettings>),
+    /// Run an order replica
+    #[command(after_help = DAEMON_HELP)]
+    Order(Daemon<kit::settings::OrderSettings>),
+    /// Run a front end
+    #[command(after_help = DAEMON_HELP)]
+    Frontend(Daemon<kit::settings::FrontendSettings>),
+    /// Put a load on a running store and measure it
+    Bench(bench::BenchSettings),
+}
+
+impl Command {
+    /// The word that chose it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::Up(_) => "up",
+            Command::Catalog(_) => "catalog",
+            Command::Order(_) => "order",
+            Command::Frontend(_) => "frontend",
+            Command::Bench(_) => "bench",
+        }
+    }
+
+    /// Do it. `Ok` carries the exit code of an answer, `Err` why there is none.
+    pub(crate) fn run(self) -> Result<Exit, Failure> {
+        match self {
+            Command::Up(settings) => up::run(settings),
+            Command::Catalog(daemon) => catalog::run(daemon),
+            Command::Order(daemon) => order::run(daemon),
+            Command::Frontend(daemon) => frontend::run(daemon),
+            Command::Bench(settings) => bench::run(settings),
+        }
+    }
+}
+
+/// A daemon's settings, and who supervises it.
+#[derive(Debug, Args)]
+pub(crate) struct Daemon<S: Args> {
+    #[command(flatten)]
+    settings: S,
+    /// The process that started this one; when it ends, this one is killed. For `quire up`.
+    #[arg(long, hide = true, value_name = "PID")]
+    die_with: Option<u32>,
+}
+
+impl<S: Args> Daemon<S> {
+    /// Tie the daemon to its supervisor and listen for signals. Before anything that takes long, on the main thread.
+    fn prepare(&self) -> Result<Stop, Failure> {
+        let internal = |error: std::io::Error| Failure::new(Exit::Internal, error.to_string());
+        if let Some(parent) = self.die_with {
+            lifecycle::die_with(parent).map_err(internal)?;
+        }
+        Stop::on_signals().map_err(internal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_flag_is_explained() {
+        let cli = Cli::command();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The seven daemons of a store on one machine: who they are, where they listen, how they are started.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use kit::settings::PEER_PORT_OFFSET;
+
+/// Ids and API ports of the catalog replicas, as in the reference.
+const CATALOG: [(u64, u16); 3] = [(123, 5001), (111, 5002), (114, 5003)];
+/// Ids and API ports of the order replicas, as in the reference.
+const ORDER: [(u64, u16); 3] = [(1, 5007), (2, 5006), (3, 5005)];
+/// API port of the front end, as in the reference.
+const FRONTEND: u16 = 5004;
+
+/// What a daemon is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A catalog replica.
+    Catalog,
+    /// An order replica.
+    Order,
+    /// A front end.
+    Frontend,
+}
+
+/// One of the seven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Daemon {
+    pub(crate) role: Role,
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    pub(crate) peer_port: u16,
+}
+
+/// All of them, in the order in which they are started and shown.
+pub(crate) fn daemons() -> Vec<Daemon> {
+    let replicas = |role: Role, group: [(u64, u16); 3]| {
+        let numbered = group.into_iter().zip(1..);
+        numbered.map(move |((id, port), number)| {
+            Daemon::new(role, id, format!("{}_service_{number}", role.word()), port)
+        })
+    };
+    let frontend = Daemon::new(Role::Frontend, 1, "front_end_service".into(), FRONTEND);
+    replicas(Role::Catalog, CATALOG).chain(replicas(Role::Order, ORDER)).chain([frontend]).collect()
+}
+
+impl Role {
+    /// The word for it: command, directory, title.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Role::Catalog => "catalog",
+            Role::Order => "order",
+            Role::Frontend => "frontend",
+        }
+    }
+
+    /// When it is stopped: first who takes requests, last who keeps the truth.
+    pub(crate) fn stage(self) -> u8 {
+        match self {
+            Role::Frontend => 0,
+            Role::Order => 1,
+            Role::Catalog => 2,
+        }
+    }
+}
+
+impl Daemon {
+    fn new(role: Role, id: u64, name: String, port: u16) -> Daemon {
+        Daemon { role, id, name, port, peer_port: port + PEER_PORT_OFFSET }
+    }
+
+    /// `<role>-<id>`: what people and files call it.
+    pub(crate) fn title(&self) -> String {
+        format!("{}-{}", self.role.word(), self.id)
+    }
+
+    pub(crate) fn data(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join(self.title())
+    }
+
+    pub(crate) fn log(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join(format!("{}.log", self.title()))
+    }
+
+    /// A URL on its API plane; `path` begins with a slash.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.api())
+    }
+
+    fn api(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Both addresses it listens on.
+    pub(crate) fn addresses(&self) -> [SocketAddr; 2] {
+        [self.api(), (Ipv4Addr::LOCALHOST, self.peer_port).into()]
+    }
+
+    /// As a member list names it.
+    fn host(&self) -> String {
+        format!("127.0.0.1:{}:{}", self.port, self.peer_port)
+    }
+
+    /// The command line: everything by flag, so that nothing depends on the environment.
+    pub(crate) fn arguments(&self, data_dir: &str, log_level: &str, supervisor: u32) -> Vec<String> {
+        let all = daemons();
+        let of = |role: Role| all.iter().filter(move |daemon| daemon.role == role);
+        let numbered = |flag: &str, role: Role| -> Vec<(String, String)> {
+            (1..).zip(of(role)).map(|(number, daemon)| (format!("{flag}-{number}"), daemon.host())).collect()
+        };
+        let mut flags: Vec<(String, String)> = vec![
+            ("listen".into(), "127.0.0.1".into()),
+            ("data-dir".into(), data_dir.into()),
+            ("log-level".into(), log_level.into()),
+            ("die-with".into(), supervisor.to_string()),
+        ];
+        if self.role != Role::Frontend {
+            let listed = |text: fn(&Daemon) -> String| of(self.role).map(text).collect::<Vec<_>>().join(",");
+            flags.push(("process-id".into(), self.id.to_string()));
+            flags.push(("all-ids".into(), listed(|daemon| daemon.id.to_string())));
+            flags.push(("all-hostnames".into(), listed(Daemon::host)));
+            flags.push(("name".into(), self.name.clone()));
+        }
+        match self.role {
+            Role::Catalog => {}
+            Role::Order => flags.extend(numbered("catalog-host", Role::Catalog)),
+            Role::Frontend => {
+                flags.push(("frontend-port".into(), self.port.to_string()));
+                flags.extend(numbered("catalog-host", Role::Catalog));
+                flags.extend(numbered("order-host", Role::Order));
+            }
+        }
+        let flags = flags.into_iter().flat_map(|(flag, value)| [format!("--{flag}"), value]);
+        [self.role.word().to_owned()].into_iter().chain(flags).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use clap::{FromArgMatches, Subcommand};
+    use kit::settings::{CatalogSettings, FrontendSettings, OrderSettings};
+
+    use super::*;
+    use crate::commands::Command;
+
+    #[test]
+    fn ids_and_ports_are_those_of_the_table() {
+        let rows: Vec<_> = daemons()
+            .iter()
+            .map(|daemon| (daemon.title(), daemon.name.clone(), daemon.port, daemon.peer_port))
+            .collect();
+        let row = |title: &str, name: &str, port| (title.to_owned(), name.to_owned(), port, port + 2000);
+        assert_eq!(
+            rows,
+            [
+                row("catalog-123", "catalog_service_1", 5001),
+                row("catalog-111", "catalog_service_2", 5002),
+                row("catalog-114", "catalog_service_3", 5003),
+                row("order-1", "order_service_1", 5007),
+                row("order-2", "order_service_2", 5006),
+                row("order-3", "order_service_3", 5005),
+                row("frontend-1", "front_end_service", 5004),
+            ]
+        );
+        let ports: HashSet<_> = daemons().iter().flat_map(Daemon::addresses).collect();
+        assert_eq!(ports.len(), 14);
+    }
+
+    /// The command lines mean what the table says, by the daemons' own settings code.
+    #[test]
+    fn every_command_line_is_taken_and_means_the_table() {
+        for daemon in daemons() {
+            let arguments = daemon.arguments("/d", "warn", 42);
+            let cli = Command::augment_subcommands(clap::Command::new("quire"));
+            let matches =
+                cli.try_get_matches_from(["quire".to_owned()].into_iter().chain(arguments)).unwrap();
+            let (api, peer, data) = match Command::from_arg_matches(&matches).unwrap() {
+                Command::Catalog(child) => {
+                    assert_eq!(child.die_with, Some(42));
+                    let config = CatalogSettings::validate(&child.settings).unwrap();
+                    assert_eq!((config.members.own().id, &config.name), (daemon.id, &daemon.name));
+                    assert_eq!(config.members.all().len(), 3);
+                    (config.api, config.peer, config.data_dir)
+                }
+                Command::Order(child) => {
+                    let config = OrderSettings::validate(&child.settings).unwrap();
+                    assert_eq!(
+                        (config.members.own().id, config.name),
+                        (daemon.id, Some(daemon.name.clone()))
+                    );
+                    assert_eq!((config.members.all().len(), config.catalog.len()), (3, 3));
+                    (config.api, config.peer, config.data_dir)
+                }
+                Command::Frontend(child) => {
+                    let config = FrontendSettings::validate(&child.settings).unwrap();
+                    assert_eq!((config.catalog.len(), config.order.len()), (3, 3));
+                    (config.api, config.peer, config.data_dir)
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!([api, peer], daemon.addresses());
+            assert_eq!(data, daemon.data(Path::new("/d")));
+        }
+    }
+}

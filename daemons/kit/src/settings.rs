@@ -210,7 +210,7 @@ impl Members {
 /// Settings that every daemon has.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Directory under which the daemon keeps its data, in <role>-<id> (catalog-123, order-1). Default: ./data
+    /// Directory under which the daemon keeps its data, in a directory of its own (catalog-123, order-1). Default: ./data
     #[arg(long, env = "QUIRE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<String>,
     /// IP address to listen on, for both planes. Default: 0.0.0.0

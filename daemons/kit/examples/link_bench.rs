@@ -54,10 +54,8 @@ fn measure() {
     println!("lanes callers   calls/s   p50 ms   p99 ms   us/call here   us/call there");
     for lanes in [1, 2] {
         for callers in [1, 64, 256] {
-            let link = Link::open("bench", target.clone(), "/echo", LinkOptions {
-                lanes,
-                ..LinkOptions::default()
-            });
+            let link =
+                Link::open("bench", target.clone(), "/echo", LinkOptions { lanes, ..LinkOptions::default() });
             let before = (processor_us("self"), processor_us(&server.id().to_string()));
             let mut times = run(&link, callers);
             let here = processor_us("self") - before.0;

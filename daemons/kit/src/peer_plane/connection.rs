@@ -27,8 +27,6 @@ const OVER_CAP_PAUSE: Duration = Duration::from_millis(10);
 const REQUESTS_PER_TURN: u64 = 64;
 /// First room for a body; more is taken as bytes arrive, so that a claimed length costs nothing.
 const BODY_ROOM: usize = 64 * 1024;
-/// Of a body that is too long, this much is still read, so that its sender gets to see the answer.
-const DRAIN_BYTES_MAX: usize = 256 * 1024;
 
 /// Starts the acceptor.
 pub(super) fn accept(listener: Listener, shared: Arc<Shared>) -> Result<Arc<JoinHandle<()>>, ListenError> {
@@ -223,15 +221,11 @@ impl HttpService for Service {
         self.path.clear();
         self.path.push_str(request.path());
         let is_post = request.method() == "POST";
-        let body = read_body(request.body(), length, self.shared.limits.body_bytes_max);
+        let body = read_body(request.body(), length);
         // The reader is gone: from here on a panic is harmless.
         let reply = match body {
             Body::Whole(_) if !is_post => refused(405, "only POST is served on the peer plane"),
             Body::Whole(body) => self.handle(&connection, &body),
-            Body::TooLong => refused(
-                413,
-                format!("a body of {length} bytes; at most {} are taken", self.shared.limits.body_bytes_max),
-            ),
             Body::Cut if *connection.phase() == Phase::Late => refused(408, "the body took too long"),
             Body::Cut => {
                 connection.cut();
@@ -291,7 +285,7 @@ impl Service {
     }
 }
 
-/// A request whose end cannot be told, or whose sender waits for something that will not come.
+/// A request whose end cannot be told or will not be waited for, or whose sender waits for what will not come.
 struct Unframed {
     status: u16,
     text: String,
@@ -322,8 +316,8 @@ fn check_head(request: &Request, limits: &Limits) -> Result<(usize, bool), Unfra
     }
     let length = length.unwrap_or(0);
     match usize::try_from(length) {
-        Ok(length) => Ok((length, close)),
-        Err(_) => unframed(413, format!("a body of {length} bytes; at most {}", limits.body_bytes_max)),
+        Ok(bytes) if bytes <= limits.body_bytes_max => Ok((bytes, close)),
+        _ => unframed(413, format!("a body of {length} bytes; at most {} are taken", limits.body_bytes_max)),
     }
 }
 
@@ -335,19 +329,12 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 
 enum Body {
     Whole(Vec<u8>),
-    TooLong,
     /// The connection ended, or was ended, before the body did.
     Cut,
 }
 
 /// Reads a body to its end. Never panics: the reader waits for bytes when it is dropped.
-fn read_body(mut reader: BodyReader, length: usize, max: usize) -> Body {
-    if length > max {
-        let _ = io::copy(&mut reader.by_ref().take(DRAIN_BYTES_MAX as u64), &mut io::sink());
-        // Dropping the reader would read the rest, however long.
-        std::mem::forget(reader);
-        return Body::TooLong;
-    }
+fn read_body(mut reader: BodyReader, length: usize) -> Body {
     let mut body = Vec::with_capacity(length.min(BODY_ROOM));
     match reader.read_to_end(&mut body) {
         Ok(_) if body.len() == length => Body::Whole(body),

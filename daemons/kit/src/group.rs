@@ -80,7 +80,7 @@ struct Shared {
     waiting_for: Mutex<String>,
     visible: Arc<Watch>,
     stopping: Arc<Watch>,
-    /// Process ids of peers that were seen to be gone.
+    /// Process ids of peers that are not known to be alive: never heard of, or seen to be gone.
     gone: Mutex<BTreeSet<u64>>,
 }
 
@@ -118,13 +118,15 @@ impl<R: Send + 'static> Replica<R> {
             members_digest: members_digest(&config.members),
             config,
         };
+        let others = identity.config.members.iter().map(|member| member.process);
+        let gone = others.filter(|process| *process != identity.config.process).collect();
         let shared = Arc::new(Shared {
             identity,
             formation: OnceLock::new(),
             waiting_for: Mutex::new("peers".into()),
             visible: Watch::new(0),
             stopping: Watch::new(0),
-            gone: Mutex::default(),
+            gone: Mutex::new(gone),
         });
         if let Some(formation) = formed {
             shared.formation.set(formation).expect("set once, here or by `form`");
@@ -185,7 +187,7 @@ impl<R: Send + 'static> Replica<R> {
         &self.shared.identity.config.members
     }
 
-    /// Process ids of the other members whose processes are not known to be dead.
+    /// Process ids of the other members that were heard of and not seen to be gone since.
     pub fn alive(&self) -> Vec<u64> {
         let gone = lock(&self.shared.gone);
         let others =
@@ -368,6 +370,9 @@ impl<R: Send + 'static> Replica<R> {
                 meta::remember_start(&mut *txn, caller.node, &start)?;
                 txn.commit()?;
             }
+            if !matches!(verdict, Verdict::No(_)) {
+                lock(&shared.gone).remove(&caller.process);
+            }
             let formation = formation.map(|formation| form_of(shared, formation));
             Ok(Welcome { me, verdict, formation })
         })
@@ -427,6 +432,9 @@ impl<R: Send + 'static> Replica<R> {
         let me = self.at_desk(introduction).ok()?;
         let asks = links.iter().map(|(process, links)| {
             let answer = links.hello.call(me.clone(), HELLO_LIMIT);
+            if answer.is_ok() {
+                lock(&self.shared.gone).remove(process);
+            }
             (*process, answer.map_err(|error| error.to_string()))
         });
         let answers = asks.collect();

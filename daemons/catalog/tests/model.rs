@@ -162,6 +162,11 @@ proptest! {
         prop_assert_eq!(consumers, model.consumers.clone().into_iter().collect::<Vec<_>>());
         prop_assert_eq!(follow(&replica, figures.trimmed), model.outbox().cloned().collect::<Vec<_>>());
     }
+}
+
+proptest! {
+    // Fewer, because every one is many syncs of a real disk.
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
     #[test]
     fn replicas_agree_whatever_their_store_and_however_often_they_die(
@@ -187,7 +192,9 @@ proptest! {
         prop_assert_eq!(one.hash(), one.recomputed_hash());
         prop_assert_eq!(records(&memory), records(other.store()));
     }
+}
 
+proptest! {
     #[test]
     fn no_payload_makes_the_machine_panic(kind in any::<u8>(), payload in vec(any::<u8>(), 0..60)) {
         let mut replica = set_up(Memory::new());

@@ -22,7 +22,7 @@ fn the_reference_env_files_make_a_store() {
     store.orders[2].start();
     store.wait_for(&store.orders[2]);
     let (bought, _) = load.stop();
-    audit(&store, &stocks, &bought);
+    audit(&store, &stocks, &bought).unwrap_or_else(|why| panic!("{why}"));
     wait::until(SALES_LIMIT, "all order books are equal", || {
         let books: Vec<_> = store.orders.iter().map(|order| order_book(&order.api)).collect();
         if books.windows(2).all(|pair| pair[0] == pair[1]) { Ok(()) } else { Err("they differ".into()) }

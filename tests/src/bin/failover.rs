@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
         "longest gap before the first kill {before:.1?}; {BUYERS} buyers, {} sales, {retries} retries",
         bought.len()
     )?;
-    audit(&store, &stocks, &bought);
+    audit(&store, &stocks, &bought).map_err(io::Error::other)?;
     writeln!(out, "every sale is in the order book once, and the stock adds up")
 }
 

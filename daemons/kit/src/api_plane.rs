@@ -29,11 +29,13 @@ use crate::http::{Request, Response};
 use deadlines::Connections;
 pub use listener::{ListenError, Listener, listen};
 
+/// The smallest buffer that hyper works with.
+const HEAD_BYTES_MIN: usize = 8 * 1024;
+
 /// What one connection, and all of them, may cost.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Request line and header fields, in bytes, at least 8 KiB: hyper's own minimum. Beyond it 431, or 414 for a
-    /// target beyond 64 KiB.
+    /// Request line and header fields, in bytes. Beyond it 431, or 414 for a target beyond 64 KiB.
     pub head_bytes_max: usize,
     /// Header fields of a request, 1 to 100. Beyond it 431.
     pub headers_max: usize,
@@ -107,7 +109,7 @@ pub fn serve(listener: Listener, limits: Limits, handler: Arc<dyn Handler>) -> A
     http.half_close(true)
         .header_read_timeout(None)
         .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes_max)
+        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
         .max_header_size(limits.head_bytes_max);
     let connections = Arc::new(Connections::new());
     let plane = Arc::new(Plane { limits, handler, http, connections: connections.clone() });

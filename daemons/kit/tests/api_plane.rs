@@ -1,4 +1,5 @@
 //! The API plane over raw sockets: what a client may send, and what it gets.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in test functions, not in their helpers
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -132,12 +132,11 @@ impl Listener {
         // SAFETY of `go!`: a coroutine moves between threads only where it parks, and nothing thread-local is held
         // across that; its stack is sized in `lifecycle`.
         may::go!(move || {
-            let accepting = Accepting(plane.connections.clone());
-            let (events, socket) = (events, self.socket); // dropped in reverse order of this line's names
+            // Dropped from the last to the first: the events before their socket, and all before it is said.
+            let _accepting = Accepting(plane.connections.clone());
+            let socket = self.socket;
+            let events = events;
             accept(&socket, &events, &plane);
-            drop(events);
-            drop(socket);
-            drop(accepting);
         });
         waker
     }

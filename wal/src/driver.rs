@@ -22,8 +22,11 @@ use crate::replica::{
 use crate::state_machine::StateMachine;
 use crate::store::Store;
 
-/// Inputs that wait for the replica thread. When it is full, proposals and reads are refused and frames dropped.
+/// Inputs that wait for the replica thread. When it is full, frames are dropped.
 pub const INBOX_MAX: usize = 8_192;
+/// Inputs that may wait when a proposal or a read is taken; beyond it they are refused. What is left of the inbox
+/// is for peers, so that a flood of clients costs the group no heartbeat.
+pub const CLIENTS_MAX: usize = 6_144;
 /// Inputs taken in one turn.
 const DRAIN_MAX: usize = 2_048;
 
@@ -114,6 +117,13 @@ impl<R> Handle<R> {
     /// the inbox is full or the replica has ended, from this one. It is dropped without a call only if it arrives in
     /// the very moment in which the thread ends, or if that ends in a panic.
     pub fn propose(&self, commands: Vec<Command>, done: impl FnOnce(Outcomes<R>) + Send + 'static) {
+        if let Some(outside) = commands.iter().find(|command| !command.is_valid()) {
+            let (kind, bytes) = (outside.kind, outside.payload.len());
+            return done(Err(Refused::Invalid(format!("a command of kind {kind} with {bytes} bytes"))));
+        }
+        if self.is_crowded() {
+            return done(Err(Refused::Full));
+        }
         let proposal = Proposal { commands, done: Box::new(done) };
         if let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) {
             let refused = match error {
@@ -128,6 +138,9 @@ impl<R> Handle<R> {
 
     /// Asks for a read point. `done` is called as in `propose`, with the index of the visible state.
     pub fn read(&self, done: impl FnOnce(std::result::Result<u64, ReadFailed>) + Send + 'static) {
+        if self.is_crowded() {
+            return done(Err(ReadFailed::Full));
+        }
         let request = ReadRequest { done: Box::new(done) };
         if let Err(error) = self.inbox.try_send(Message::Input(Input::Read(request))) {
             let failed = match error {
@@ -168,6 +181,15 @@ impl<R> Handle<R> {
     /// again: the thread empties its inbox thousands of inputs at a time.
     pub fn stop(&self) -> bool {
         self.inbox.try_send(Message::Stop).is_ok()
+    }
+
+    /// Whether clients must wait for room.
+    fn is_crowded(&self) -> bool {
+        let crowded = self.inbox.len() >= CLIENTS_MAX;
+        if crowded {
+            self.published.inbox_full.fetch_add(1, Ordering::Relaxed);
+        }
+        crowded
     }
 
     fn turned_away(&self, error: TrySendError<Message<R>>) -> Message<R> {

@@ -56,6 +56,13 @@ pub struct Command {
     pub payload: Vec<u8>,
 }
 
+impl Command {
+    /// Whether it may be proposed: of a kind that is not the engine's, and within its bound.
+    pub fn is_valid(&self) -> bool {
+        self.kind != 0 && self.payload.len() <= PAYLOAD_BYTES_MAX
+    }
+}
+
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

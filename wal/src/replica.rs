@@ -26,7 +26,7 @@ mod storage;
 use raft::eraftpb::{self, MessageType};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
-use crate::entry::{Class, Entry, PAYLOAD_BYTES_MAX};
+use crate::entry::{Class, Entry};
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
@@ -332,12 +332,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         let mut message = eraftpb::Message { from: self.node, to: self.node, ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
         for command in self.proposals.queued_commands() {
-            assert!(command.kind != 0, "kind 0 is the engine's");
-            assert!(
-                command.payload.len() <= PAYLOAD_BYTES_MAX,
-                "a command of {} bytes",
-                command.payload.len()
-            );
+            assert!(command.is_valid(), "the driver takes valid commands only");
             let data = codec::data(stamp, command);
             message.entries.push(eraftpb::Entry { data: data.into(), ..Default::default() });
         }

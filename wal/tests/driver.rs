@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use wal::driver::{self, Handle, INBOX_MAX, Outside};
+use wal::driver::{self, CLIENTS_MAX, Handle, INBOX_MAX, Outside};
 use wal::error::Result;
 use wal::replica::{Config, Input, Now, Outcomes, Proposed, ReadFailed, Refused, Role, Transport};
 use wal::store::Memory;
@@ -228,9 +228,13 @@ fn a_full_inbox_turns_away_at_once_and_loses_nothing_it_took() {
     };
     assert!(member.handle.run(Box::new(work)));
     at_work.recv_timeout(LIMIT).unwrap();
-    let taken: Vec<_> = (0..INBOX_MAX).map(|_| member.propose(vec![command()])).collect();
+    let taken: Vec<_> = (0..CLIENTS_MAX).map(|_| member.propose(vec![command()])).collect();
     assert_eq!(member.propose(vec![command()]).try_recv().unwrap(), Err(Refused::Full));
     assert_eq!(member.read().try_recv().unwrap(), Err(ReadFailed::Full));
+    // Clients leave room for peers.
+    for _ in CLIENTS_MAX..INBOX_MAX {
+        assert!(member.handle.deliver(Input::Unreachable(2)));
+    }
     assert!(!member.handle.deliver(Input::Unreachable(2)));
     assert!(!member.handle.run(Box::new(|_| Ok(()))));
     assert!(!member.handle.stop());

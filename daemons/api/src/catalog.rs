@@ -133,6 +133,19 @@ pub enum Outcome {
     Declined(Decline),
 }
 
+impl WriteResult {
+    /// Whether this settles the key for good. A decline settles nothing, with two exceptions: a key that was reused
+    /// belongs to another request for ever, and a request that expired finds every earlier copy of it expired, too.
+    pub fn is_final(&self) -> bool {
+        match &self.outcome {
+            Outcome::Sold(_) | Outcome::Updated { .. } | Outcome::Created { .. } | Outcome::Refused(_) => {
+                true
+            }
+            Outcome::Declined(decline) => matches!(decline, Decline::KeyReused | Decline::Expired),
+        }
+    }
+}
+
 /// A sale, as the buyer and the order book see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sold {

@@ -60,7 +60,15 @@ impl Service {
         let others = replica.members().iter().filter(|member| member.process != replica.process());
         let targets: Vec<_> =
             others.map(|member| (member.process, Address::new(&member.host, member.peer_port))).collect();
-        let open = |targets| PrimaryLink::open("catalog writes", targets, WRITES, LinkOptions::default());
+        let open = |targets| {
+            PrimaryLink::open(
+                "catalog writes",
+                targets,
+                WRITES,
+                LinkOptions::default(),
+                WriteResult::is_final,
+            )
+        };
         Service { primary: (!targets.is_empty()).then(|| open(targets)), replica }
     }
 
@@ -139,6 +147,9 @@ impl Service {
                 }
                 Err(error) => return Err(error),
             };
+            if let Some(earlier) = unknown.take().filter(|_| !decided.is_final()) {
+                return Err(ServiceError::Unknown(earlier));
+            }
             // Log time stood still here while the catalog was idle: the request looked old and was not.
             let expired = decided.outcome == Outcome::Declined(Decline::Expired);
             if !expired || Instant::now() >= end {

@@ -147,7 +147,7 @@ pub struct BookShown<'a> {
 impl<'a> From<&'a Book> for BookShown<'a> {
     fn from(book: &'a Book) -> Self {
         BookShown {
-            cost: money(book.cost_cents),
+            cost: money(book.cost_cents.into()),
             stock: book.stock,
             id: book.id,
             title: &book.title,
@@ -214,7 +214,7 @@ impl<'a> SoldShown<'a> {
             order: sold.order,
             book: sold.book,
             quantity: sold.quantity,
-            price: money(sold.price_cents),
+            price: money(sold.price_cents.into()),
             total: total(sold.price_cents, sold.quantity),
             stock: sold.stock,
             key,
@@ -248,7 +248,7 @@ impl<'a> Bought<'a> {
             order: sold.order,
             book: sold.book,
             quantity: sold.quantity,
-            price: money(sold.price_cents),
+            price: money(sold.price_cents.into()),
             total: total(sold.price_cents, sold.quantity),
             stock: sold.stock,
             key,
@@ -281,7 +281,7 @@ impl<'a> From<&'a Order> for OrderShown<'a> {
             book: order.book,
             title: &order.title,
             quantity: order.quantity,
-            price: money(order.price_cents),
+            price: money(order.price_cents.into()),
             total: total(order.price_cents, order.quantity),
             key: &order.key,
             time: time(order.wall_ms),

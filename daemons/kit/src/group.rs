@@ -43,6 +43,8 @@ const HELLO_PAUSE_MAX: Duration = Duration::from_millis(500);
 const REGISTER_GRACE: Duration = Duration::from_secs(1);
 /// Longest wait for the replica thread to look at an introduction.
 const DESK_LIMIT: Duration = Duration::from_secs(2);
+/// Longest wait for room to tell the replica thread to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// How often a wait that goes on is mentioned in the log.
 const MENTION_EVERY: Duration = Duration::from_secs(10);
 
@@ -243,6 +245,7 @@ impl<R: Send + 'static> Replica<R> {
                 Rejected::NotPrimary { primary: primary.and_then(|node| self.process_of(node)) }
             }
             Refused::Full => Rejected::Overloaded("too many commands wait to be committed".into()),
+            Refused::Invalid(what) => Rejected::Refused(what.clone()),
             Refused::NotRunning => Rejected::NotReady(format!("waiting for {}", self.waiting_for())),
         }
     }
@@ -279,7 +282,11 @@ impl<R: Send + 'static> Replica<R> {
     /// Ends the replica's threads, once everything queued before is done.
     pub fn stop(&self) {
         self.stop_watches();
-        self.handle.stop();
+        let until = Instant::now() + STOP_LIMIT;
+        // A full inbox has room again within a turn.
+        while !self.handle.stop() && Instant::now() < until {
+            crate::wait::pause(HELLO_PAUSE_MIN);
+        }
     }
 
     fn process_of(&self, node: NodeId) -> Option<u64> {

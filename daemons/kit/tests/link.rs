@@ -442,7 +442,7 @@ fn threads_named(name: &str) -> usize {
 fn primary_link(targets: &[(u64, SocketAddr)], options: LinkOptions) -> PrimaryLink<u64, u64> {
     start_coroutines();
     let targets = targets.iter().map(|(id, address)| (*id, Address::from(*address))).collect();
-    PrimaryLink::open("group", targets, "/writes", options)
+    PrimaryLink::open("group", targets, "/writes", options, |_| true)
 }
 
 /// A replica that knows another primary, and how often it was asked.

@@ -50,8 +50,14 @@ impl Catalog {
             (u64::MAX - seeds.len() as u64..).zip(seeds.iter().cloned()).collect();
         let options = || LinkOptions { lanes: WRITE_LANES, ..LinkOptions::default() };
         let catalog = Catalog {
-            writes: PrimaryLink::open("catalog writes", stand_ins.clone(), WRITES, options()),
-            outbox: PrimaryLink::open("catalog outbox", stand_ins, OUTBOX, LinkOptions::default()),
+            writes: PrimaryLink::open(
+                "catalog writes",
+                stand_ins.clone(),
+                WRITES,
+                options(),
+                WriteResult::is_final,
+            ),
+            outbox: PrimaryLink::open("catalog outbox", stand_ins, OUTBOX, LinkOptions::default(), |_| true),
             shared: Arc::new(Shared {
                 log_ms: AtomicU64::new(0),
                 readers: std::sync::RwLock::new(seeds.iter().map(reader).collect()),

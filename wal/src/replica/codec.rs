@@ -185,7 +185,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<eraftpb::Message, String> {
     Ok(message)
 }
 
-/// Messages that replicas send to each other; the engine's local ones are refused.
+/// Messages that replicas send to each other. The engine's local ones are refused, and so are snapshots, which no
+/// version of this binary sends.
 fn message_type(kind: u8) -> Result<eraftpb::MessageType, String> {
     use eraftpb::MessageType::*;
     let allowed = [
@@ -193,7 +194,6 @@ fn message_type(kind: u8) -> Result<eraftpb::MessageType, String> {
         MsgAppendResponse,
         MsgRequestVote,
         MsgRequestVoteResponse,
-        MsgSnapshot,
         MsgHeartbeat,
         MsgHeartbeatResponse,
         MsgTransferLeader,
@@ -236,7 +236,7 @@ mod tests {
 
     fn messages() -> impl Strategy<Value = eraftpb::Message> {
         let numbers = proptest::array::uniform9(any::<u64>());
-        let kinds = prop::sample::select(vec![3, 4, 5, 6, 7, 8, 9, 13, 14, 15, 16, 17, 18]);
+        let kinds = prop::sample::select(vec![3, 4, 5, 6, 8, 9, 13, 14, 15, 16, 17, 18]);
         let context = proptest::collection::vec(any::<u8>(), 0..30);
         let snapshot = proptest::option::of((any::<u64>(), proptest::collection::vec(any::<u64>(), 0..4)));
         let rest =

@@ -26,6 +26,8 @@ pub enum Refused {
     },
     /// Too much is waiting to be committed.
     Full,
+    /// A command is of the engine's own kind or longer than an entry may be; the text says which.
+    Invalid(String),
     /// The replica is not running (yet, or any more).
     NotRunning,
 }

@@ -225,12 +225,17 @@ fn excerpt(body: &[u8]) -> String {
     text.trim().replace(|c: char| c.is_control(), " ")
 }
 
-/// Gives every caller its answers.
-pub(super) fn settle<A: Send + 'static>(batch: Vec<Entry<A>>, answers: Vec<A>) {
+/// Gives every caller its answers; but where an earlier attempt had no answer, only final ones: any other says what
+/// became of this attempt and nothing of that one, so those callers get `Unknown`.
+pub(super) fn settle<A: Send + 'static>(batch: Vec<Entry<A>>, answers: Vec<A>, is_final: fn(&A) -> bool) {
     let mut answers = answers.into_iter();
     let decided = batch.into_iter().map(|entry| {
         let own: Vec<A> = answers.by_ref().take(entry.count).collect();
-        (entry.completer, Ok(own))
+        let settled = !entry.tainted || own.iter().all(is_final);
+        let unknown = || {
+            CallError::Unknown("an earlier attempt had no answer, and the last one decided nothing".into())
+        };
+        (entry.completer, if settled { Ok(own) } else { Err(unknown()) })
     });
     complete_all(decided.collect());
 }
@@ -269,6 +274,19 @@ mod tests {
             body(&[entry(&["a"]), entry(&["", "b"]), entry(&long)]),
             postcard::to_stdvec(&Batch { items: whole }).unwrap()
         );
+    }
+
+    #[test]
+    fn after_an_attempt_without_an_answer_only_a_final_answer_is_told() {
+        let settled = |tainted, answer: u32| {
+            let (completer, waiter) = promise();
+            let entry = Entry { tainted, completer, ..entry(&["a"]) };
+            settle(vec![entry], vec![answer], |answer| *answer >= 10);
+            waiter.wait(Duration::from_secs(5)).unwrap()
+        };
+        assert_eq!(settled(false, 1), Ok(vec![1]));
+        assert_eq!(settled(true, 10), Ok(vec![10]));
+        assert!(matches!(settled(true, 1), Err(CallError::Unknown(_))));
     }
 
     #[test]

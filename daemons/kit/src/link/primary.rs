@@ -68,11 +68,18 @@ where
     A: DeserializeOwned + Send + 'static,
 {
     /// Opens a link to a group, given as process ids with addresses; begins with the first. `name` is for thread
-    /// names.
+    /// names. `is_final` says whether an answer settles its item for good: one that does not is told to nobody for
+    /// whom an earlier attempt ended without an answer, because that attempt may yet be executed.
     ///
     /// # Panics
     /// If the system does not let us start a thread.
-    pub fn open(name: &str, targets: Vec<(u64, Address)>, path: &'static str, options: LinkOptions) -> Self {
+    pub fn open(
+        name: &str,
+        targets: Vec<(u64, Address)>,
+        path: &'static str,
+        options: LinkOptions,
+        is_final: fn(&A) -> bool,
+    ) -> Self {
         let options = options.checked();
         let targets = Mutex::new(Targets { list: targets, at: 0, known: false });
         let trouble = Mutex::new("it was waiting or being answered".to_owned());
@@ -80,7 +87,7 @@ where
         let agents = (0..options.lanes).map(|_| {
             let caller = Caller::new(path, options.call_limit);
             let agent = caller.agent();
-            let mut lane = Lane { caller, shared: shared.clone(), options: options.clone() };
+            let mut lane = Lane { caller, shared: shared.clone(), options: options.clone(), is_final };
             start_thread(name, move || lane.run());
             agent
         });
@@ -195,6 +202,7 @@ struct Lane<A> {
     caller: Caller,
     shared: Arc<Shared<A>>,
     options: LinkOptions,
+    is_final: fn(&A) -> bool,
 }
 
 /// How the search for the primary goes.
@@ -256,7 +264,7 @@ impl<A: DeserializeOwned + Send + 'static> Lane<A> {
             Outcome::Answers(answers) => {
                 targets.confirm(id);
                 drop(targets);
-                batch::settle(std::mem::take(batch), answers);
+                batch::settle(std::mem::take(batch), answers, self.is_final);
                 return Step::Done;
             }
             Outcome::Rejected(rejected @ Rejected::Refused(_)) => {

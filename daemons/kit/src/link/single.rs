@@ -164,7 +164,7 @@ impl<A: DeserializeOwned + Send + 'static> Lane<A> {
         }
         let error = match batch::read(&self.target, count, result) {
             Outcome::Answers(answers) => {
-                return batch::settle(batch, answers);
+                return batch::settle(batch, answers, |_| true);
             }
             Outcome::Rejected(rejected) => CallError::Rejected(rejected),
             Outcome::NotSent(text) => CallError::NotSent(text),

@@ -95,35 +95,31 @@ fn trim(step: &mut Step<'_, '_>) -> Result<()> {
     let Some(slowest) = slowest.filter(|slowest| step.head.trimming && *slowest > step.head.trimmed) else {
         return Ok(());
     };
-    let (rows, all) = rows(step.state, step.head.trimmed, slowest)?;
+    let rows = rows(step.state, step.head.trimmed, slowest)?;
     for row in &rows {
         step.state.delete(OUTBOX, row)?;
     }
     step.head.waiting -= rows.len() as u64;
-    step.head.trimmed = match rows.last() {
-        Some(last) if !all => tables::position_of(last),
-        _ => slowest,
-    };
+    // The last sale that is gone, not what was acknowledged: the start of an incarnation is acknowledged as well, and
+    // a consumer that has not heard of it lacks nothing.
+    if let Some(last) = rows.last() {
+        step.head.trimmed = tables::position_of(last);
+    }
     Ok(())
 }
 
-/// Keys of the first rows after `after` and through `through`, at most `TRIM_ROWS_MAX`, and whether these are all.
-fn rows(view: &impl Lookup, after: Position, through: Position) -> Result<(Vec<[u8; 12]>, bool)> {
+/// Keys of the first rows after `after` and through `through`, at most `TRIM_ROWS_MAX`.
+fn rows(view: &impl Lookup, after: Position, through: Position) -> Result<Vec<[u8; 12]>> {
     let (from, last) = (tables::position_key_after(after), tables::position_key(through));
     let mut rows = Vec::new();
-    let mut all = true;
     view.scan(OUTBOX, &from, &mut |key, ()| {
-        if *key > last[..] {
-            return ControlFlow::Break(());
-        }
-        if rows.len() == TRIM_ROWS_MAX {
-            all = false;
+        if *key > last[..] || rows.len() == TRIM_ROWS_MAX {
             return ControlFlow::Break(());
         }
         rows.push(key.try_into().expect("keys of the outbox have twelve bytes"));
         ControlFlow::Continue(())
     })?;
-    Ok((rows, all))
+    Ok(rows)
 }
 
 /// All consumers, in order of id, and how far each has acknowledged.

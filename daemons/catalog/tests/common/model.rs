@@ -237,7 +237,8 @@ impl Model {
 
     fn trim(&mut self) {
         if let Some(slowest) = self.consumers.values().min().filter(|_| self.complete) {
-            self.trimmed = self.trimmed.max(*slowest);
+            let gone = self.sales.iter().map(|sale| sale.position).filter(|position| position <= slowest);
+            self.trimmed = self.trimmed.max(gone.max().unwrap_or_default());
         }
     }
 }

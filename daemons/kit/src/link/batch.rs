@@ -318,6 +318,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_whose_deadline_has_passed_is_not_sent() {
+        for tainted in [false, true] {
+            let (completer, waiter) = promise();
+            let mut batch = vec![Entry { deadline: Instant::now(), tainted, completer, ..entry(&["a"]) }];
+            begin(&mut batch, || "why".to_owned());
+            assert!(batch.is_empty());
+            let error = waiter.wait(Duration::ZERO).expect("told at once").unwrap_err();
+            assert_eq!(matches!(error, CallError::Unknown(_)), tainted, "{error}");
+            assert_eq!(matches!(error, CallError::NotSent(_)), !tainted, "{error}");
+        }
+    }
+
+    #[test]
     fn statuses_that_promise_nothing_was_executed() {
         let from = Address::new("h", 1);
         let read = |status, body: &[u8]| read::<u32>(&from, 1, Ok(Reply { status, body: body.to_vec() }));

@@ -8,6 +8,7 @@
 
 mod lmdb;
 mod memory;
+mod runway;
 
 use std::ops::ControlFlow;
 

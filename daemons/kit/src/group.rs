@@ -435,7 +435,7 @@ impl<R: Send + 'static> Replica<R> {
         *lock(&self.shared.waiting_for) = what;
     }
 
-    fn introduce(&self, links: &[(u64, PeerLinks)]) -> Option<(Hello, Vec<(u64, Result<Welcome, String>)>)> {
+    fn introduce(&self, links: &[(u64, PeerLinks)]) -> Option<(Hello, Vec<formation::Answer>)> {
         let me = self.at_desk(introduction).ok()?;
         let asks = links.iter().map(|(process, links)| {
             let answer = links.hello.call(me.clone(), HELLO_LIMIT);

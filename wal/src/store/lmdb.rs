@@ -15,11 +15,15 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
+use super::runway::Runway;
 use super::{Read, Room, Store, TABLES_MAX, Table, Visit, Write};
 use crate::error::{Error, Result};
 
 /// Most read transactions at once; the next one gets `Error::ReadersFull`.
 const READERS_MAX: u32 = 1024;
+
+/// Size of a page; LMDB takes the operating system's, which is this on all machines we build for.
+const PAGE_BYTES: u64 = 4096;
 
 type Db = Database<'static, Bytes, Bytes>;
 
@@ -27,6 +31,7 @@ type Db = Database<'static, Bytes, Bytes>;
 pub struct Lmdb {
     env: Env<WithoutTls>,
     tables: Tables,
+    runway: Runway,
 }
 
 #[derive(Clone, Copy)]
@@ -65,7 +70,21 @@ impl Lmdb {
             doing: "syncing the data directory",
             cause: cause.to_string(),
         })?;
-        Ok(Lmdb { env, tables: Tables(tables) })
+        let runway = env.try_clone_inner_file().map_err(fault("opening the file a second time"))?;
+        let runway = Runway::new(runway).map_err(|cause| Error::Storage {
+            doing: "starting the thread that allocates space",
+            cause: cause.to_string(),
+        })?;
+        let lmdb = Lmdb { env, tables: Tables(tables), runway };
+        lmdb.runway.used(lmdb.used());
+        Ok(lmdb)
+    }
+}
+
+impl Lmdb {
+    /// Bytes of the file up to the last page in use.
+    fn used(&self) -> u64 {
+        (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES
     }
 }
 
@@ -77,13 +96,11 @@ impl Store for Lmdb {
 
     fn write(&self) -> Result<Box<dyn Write + '_>> {
         let txn = self.env.write_txn().map_err(fault("beginning a write"))?;
-        Ok(Box::new(WriteTxn { txn, tables: &self.tables }))
+        Ok(Box::new(WriteTxn { txn, lmdb: self }))
     }
 
     fn room(&self) -> Result<Room> {
-        let info = self.env.info();
-        let page = 4096;
-        Ok(Room { used: (info.last_page_number as u64 + 1) * page, bound: info.map_size as u64 })
+        Ok(Room { used: self.used(), bound: self.env.info().map_size as u64 })
     }
 }
 
@@ -94,7 +111,19 @@ struct ReadTxn<'s> {
 
 struct WriteTxn<'s> {
     txn: RwTxn<'s>,
-    tables: &'s Tables,
+    lmdb: &'s Lmdb,
+}
+
+impl ReadTxn<'_> {
+    fn db(&self, table: Table) -> Db {
+        self.tables.db(table)
+    }
+}
+
+impl WriteTxn<'_> {
+    fn db(&self, table: Table) -> Db {
+        self.lmdb.tables.db(table)
+    }
 }
 
 fn get<'t>(txn: &'t RoTxn<'_>, db: Db, key: &[u8]) -> Result<Option<&'t [u8]>> {
@@ -118,16 +147,16 @@ macro_rules! read_from_txn {
     ($name:ident) => {
         impl Read for $name<'_> {
             fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>> {
-                get(&self.txn, self.tables.db(table), key)
+                get(&self.txn, self.db(table), key)
             }
             fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-                scan(&self.txn, self.tables.db(table), from, visit)
+                scan(&self.txn, self.db(table), from, visit)
             }
             fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
-                self.tables.db(table).last(&self.txn).map_err(fault("reading the last entry"))
+                self.db(table).last(&self.txn).map_err(fault("reading the last entry"))
             }
             fn count(&self, table: Table) -> Result<u64> {
-                self.tables.db(table).len(&self.txn).map_err(fault("counting"))
+                self.db(table).len(&self.txn).map_err(fault("counting"))
             }
         }
     };
@@ -138,16 +167,16 @@ read_from_txn!(WriteTxn);
 
 impl Write for WriteTxn<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.tables.db(table).put(&mut self.txn, key, value).map_err(fault("writing"))
+        self.db(table).put(&mut self.txn, key, value).map_err(fault("writing"))
     }
 
     fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        let db = self.tables.db(table);
+        let db = self.db(table);
         db.put_with_flags(&mut self.txn, PutFlags::APPEND, key, value).map_err(fault("appending"))
     }
 
     fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<bool> {
-        let db = self.tables.db(table);
+        let db = self.db(table);
         match db.put_with_flags(&mut self.txn, PutFlags::NO_OVERWRITE, key, value) {
             Ok(()) => Ok(true),
             Err(heed::Error::Mdb(MdbError::KeyExist)) => Ok(false),
@@ -156,22 +185,27 @@ impl Write for WriteTxn<'_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        self.tables.db(table).delete(&mut self.txn, key).map_err(fault("deleting"))
+        self.db(table).delete(&mut self.txn, key).map_err(fault("deleting"))
     }
 
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
         let range = (Bound::Included(from), Bound::Excluded(to));
-        let db = self.tables.db(table);
+        let db = self.db(table);
         db.delete_range(&mut self.txn, &range).map_err(fault("deleting a range"))?;
         Ok(())
     }
 
     fn clear(&mut self, table: Table) -> Result<()> {
-        self.tables.db(table).clear(&mut self.txn).map_err(fault("clearing a table"))
+        self.db(table).clear(&mut self.txn).map_err(fault("clearing a table"))
     }
 
     fn commit(self: Box<Self>) -> Result<()> {
-        self.txn.commit().map_err(fault("committing"))
+        let WriteTxn { txn, lmdb } = *self;
+        let held = lmdb.runway.hold();
+        txn.commit().map_err(fault("committing"))?;
+        drop(held);
+        lmdb.runway.used(lmdb.used());
+        Ok(())
     }
 }
 

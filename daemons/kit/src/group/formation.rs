@@ -68,6 +68,9 @@ fn age_verdict(me: &Hello, caller: &Hello, memory: &Memory) -> Verdict {
     }
 }
 
+/// What a peer, by its process id, answered to an introduction, or why it did not.
+pub(super) type Answer = (u64, Result<Welcome, String>);
+
 /// What a blank replica does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Blank {
@@ -80,7 +83,7 @@ pub(super) enum Blank {
 }
 
 /// What a blank replica does after introducing itself to the peers, given what each answered.
-pub(super) fn next_when_blank(me: &Hello, answers: &[(u64, Result<Welcome, String>)]) -> Blank {
+pub(super) fn next_when_blank(me: &Hello, answers: &[Answer]) -> Blank {
     let ours = |form: &Form| form.voters.contains(&(me.process, me.node));
     let mut reasons = Vec::new();
     let mut voters = vec![(me.process, me.node)];
@@ -159,7 +162,7 @@ mod tests {
         Formation { cluster: [9; 16], members: [1; 16], voters: vec![(1, 1000), (2, 2000), (3, 3000)] }
     }
 
-    fn blank_answer(process: u64) -> (u64, Result<Welcome, String>) {
+    fn blank_answer(process: u64) -> Answer {
         let me = hello(process, None);
         (process, Ok(Welcome { me, verdict: Verdict::BothBlank, formation: None }))
     }

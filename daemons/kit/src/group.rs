@@ -69,7 +69,9 @@ struct Shared {
     waiting_for: Mutex<String>,
     visible: Arc<Watch>,
     stopping: Arc<Watch>,
-    /// Process ids of peers that are not known to be alive: never heard of, or seen to be gone.
+    /// Process ids of peers that introduced themselves, or were introduced to, since this start.
+    heard: Mutex<BTreeSet<u64>>,
+    /// Process ids of peers that were seen to be gone. The links that watch them say so, and take it back.
     gone: Mutex<BTreeSet<u64>>,
 }
 
@@ -107,15 +109,14 @@ impl<R: Send + 'static> Replica<R> {
             members_digest: members_digest(&config.members),
             config,
         };
-        let others = identity.config.members.iter().map(|member| member.process);
-        let gone = others.filter(|process| *process != identity.config.process).collect();
         let shared = Arc::new(Shared {
             identity,
             formation: OnceLock::new(),
             waiting_for: Mutex::new("peers".into()),
             visible: Watch::new(0),
             stopping: Watch::new(0),
-            gone: Mutex::new(gone),
+            heard: Mutex::default(),
+            gone: Mutex::default(),
         });
         if let Some(formation) = formed {
             shared.formation.set(formation).expect("set once, here or by `form`");
@@ -178,10 +179,10 @@ impl<R: Send + 'static> Replica<R> {
 
     /// Process ids of the other members that were heard of and not seen to be gone since.
     pub fn alive(&self) -> Vec<u64> {
-        let gone = lock(&self.shared.gone);
-        let others =
-            self.members().iter().map(|member| member.process).filter(|process| *process != self.process());
-        others.filter(|process| !gone.contains(process)).collect()
+        let (heard, gone) = (lock(&self.shared.heard), lock(&self.shared.gone));
+        let members = self.members().iter().map(|member| member.process);
+        let others = members.filter(|process| *process != self.process());
+        others.filter(|process| heard.contains(process) && !gone.contains(process)).collect()
     }
 
     /// The group's id, once it is formed.

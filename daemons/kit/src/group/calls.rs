@@ -122,7 +122,7 @@ impl<R: Send + 'static> Replica<R> {
                 txn.commit()?;
             }
             if !matches!(verdict, Verdict::No(_)) {
-                lock(&shared.gone).remove(&caller.process);
+                lock(&shared.heard).insert(caller.process);
             }
             let formation = formation.map(|formation| form_of(shared, formation));
             Ok(Welcome { me, verdict, formation })

@@ -63,7 +63,7 @@ impl<R: Send + 'static> Replica<R> {
         let asks = links.iter().map(|(process, links)| {
             let answer = links.hello.call(me.clone(), HELLO_LIMIT);
             if answer.is_ok() {
-                lock(&self.shared.gone).remove(process);
+                lock(&self.shared.heard).insert(*process);
             }
             (*process, answer.map_err(|error| error.to_string()))
         });

@@ -20,6 +20,7 @@ mod http;
 mod primary;
 mod queue;
 mod single;
+mod transport;
 mod watch;
 
 use std::fmt;

@@ -13,8 +13,10 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use ureq::http::Uri;
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Error, SendBody};
 
+use super::transport::PlainConnector;
 use super::{Address, CONNECT_LIMIT};
 
 /// How long an unused connection is kept. Below `peer_plane::Limits::idle`, or the other end would close it just
@@ -74,7 +76,8 @@ impl Caller {
             .timeout_recv_response(Some(limit))
             .timeout_recv_body(Some(limit))
             .build();
-        Caller { agent: config.into(), path, limit, resolved: HashMap::new() }
+        let agent = Agent::with_parts(config, PlainConnector, DefaultResolver::default());
+        Caller { agent, path, limit, resolved: HashMap::new() }
     }
 
     /// A handle with which another thread can break off the call in flight, for good.

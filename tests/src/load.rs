@@ -1,4 +1,5 @@
-//! A load of buyers who do not give up: each sends the same key until it knows what became of it.
+//! A load of buyers who do not give up: each sends the same key until it knows what became of it. And who check: what
+//! they read afterwards must include what they bought.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use crate::wait;
 
 /// Pause before a buyer sends its key again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// After every so many sales a buyer looks whether the store knows of it.
+const READ_EVERY: usize = 4;
 /// Longest time in which a buyer learns what became of its key.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -25,6 +28,10 @@ pub struct Bought {
     pub book: u64,
     /// Copies of it.
     pub quantity: u64,
+    /// Copies that were left.
+    pub stock: u64,
+    /// The catalog's log index of the sale.
+    pub index: u64,
     /// When the answer came.
     pub at: Instant,
 }
@@ -56,6 +63,9 @@ impl Load {
                         return;
                     }
                     let bought = buy(&front, books[turn % books.len()], &shared.retries);
+                    if turn % READ_EVERY == 0 {
+                        read(&front, &bought);
+                    }
                     shared.bought.lock().unwrap_or_else(PoisonError::into_inner).push(bought);
                 }
             })
@@ -116,6 +126,22 @@ fn buy(front: &Client, book: u64, retries: &AtomicUsize) -> Bought {
     }
 }
 
+/// Reads the book and the order just after the sale. The store may fail to answer, but not with an older state.
+fn read(front: &Client, sale: &Bought) {
+    let ask = |path: &str| match front.send("GET", path, &[], None) {
+        Ok(answer) if answer.status != 503 => Some(answer.expect(200)),
+        Ok(_) | Err(_) => None,
+    };
+    if let Some(book) = ask(&format!("/lookup/{}", sale.book)) {
+        let index = book.header("quire-index").and_then(|index| index.parse::<u64>().ok());
+        assert!(index >= Some(sale.index), "read at {index:?} after {sale:?}: {book}");
+        assert!(book.number("stock") <= sale.stock, "{book} after {sale:?}");
+    }
+    if let Some(order) = ask(&format!("/orders/{}", sale.order)) {
+        assert_eq!(order.field("key"), sale.key, "{order} after {sale:?}");
+    }
+}
+
 /// The sale that an answer acknowledges.
 ///
 /// # Panics
@@ -128,6 +154,8 @@ pub fn bought(answer: &Answer, key: &str) -> Bought {
         order: number("order"),
         book: number("book"),
         quantity: number("quantity"),
+        stock: number("stock"),
+        index: number("index"),
         at: Instant::now(),
     }
 }

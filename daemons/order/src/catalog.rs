@@ -15,7 +15,7 @@ use kit::link::{Address, CallError, Link, LinkOptions, PrimaryLink};
 use kit::settings::Host;
 
 /// Connections for writes: while one batch is at the catalog, the next can be on its way.
-const WRITE_LANES: usize = 2;
+const WRITE_LANES: usize = 1;
 /// Longest wait for a catalog replica's answer about its group.
 const ASK_LIMIT: Duration = Duration::from_millis(500);
 /// How often the group is asked for until it is known ...

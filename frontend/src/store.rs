@@ -28,8 +28,6 @@ const PATIENCE_PERCENT: u32 = 90;
 const READ_CALL_LIMIT: Duration = Duration::from_secs(2);
 /// Longest HTTP call to an order replica, which tries for its callers' patience.
 const ORDER_CALL_LIMIT: Duration = Duration::from_secs(5);
-/// Connections for buys to one order replica: the next batch leaves while the catalog writes the last.
-const BUY_LANES: usize = 2;
 /// Connections for order reads to one order replica: one that waits for sales does not hold up the others.
 const ORDER_READ_LANES: usize = 4;
 
@@ -67,7 +65,7 @@ impl Replicas {
     /// Opens links to all replicas; none has to be up. Each list holds 1 to `ring::REPLICAS_MAX` replicas.
     pub fn open(catalog: &[Upstream], orders: &[Upstream], deadline: Duration) -> Replicas {
         let reads = LinkOptions { call_limit: READ_CALL_LIMIT, idempotent: true, ..LinkOptions::default() };
-        let buys = LinkOptions { lanes: BUY_LANES, call_limit: ORDER_CALL_LIMIT, ..LinkOptions::default() };
+        let buys = LinkOptions { call_limit: ORDER_CALL_LIMIT, ..LinkOptions::default() };
         let order_reads = LinkOptions { lanes: ORDER_READ_LANES, idempotent: true, ..buys.clone() };
         Replicas {
             catalog: balancer("read", catalog, api::catalog::READS, reads, READ_ATTEMPT_FIRST),

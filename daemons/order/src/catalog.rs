@@ -14,8 +14,6 @@ use api::replication::{GROUP, Group, Member, Who};
 use kit::link::{Address, CallError, Link, LinkOptions, PrimaryLink};
 use kit::settings::Host;
 
-/// Connections for writes: while one batch is at the catalog, the next can be on its way.
-const WRITE_LANES: usize = 1;
 /// Longest wait for a catalog replica's answer about its group.
 const ASK_LIMIT: Duration = Duration::from_millis(500);
 /// How often the group is asked for until it is known ...
@@ -48,13 +46,12 @@ impl Catalog {
         // Process ids are not known yet; these stand in until the group has answered.
         let stand_ins: Vec<(u64, Address)> =
             (u64::MAX - seeds.len() as u64..).zip(seeds.iter().cloned()).collect();
-        let options = || LinkOptions { lanes: WRITE_LANES, ..LinkOptions::default() };
         let catalog = Catalog {
             writes: PrimaryLink::open(
                 "catalog writes",
                 stand_ins.clone(),
                 WRITES,
-                options(),
+                LinkOptions::default(),
                 WriteResult::is_final,
             ),
             outbox: PrimaryLink::open("catalog outbox", stand_ins, OUTBOX, LinkOptions::default(), |_| true),

@@ -20,11 +20,12 @@ const WAIT_MS: u32 = 1_000;
 const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for a record to be applied, before the state is looked at again.
 const RECORD_LIMIT: Duration = Duration::from_secs(3);
-/// Shortest time between two records while sales are brisk: what is sold meanwhile rides in the next, because each
-/// costs a sync on every replica.
-const RECORD_PACE: Duration = Duration::from_millis(25);
-/// From so many sales in one record on, sales are brisk. A lone sale is recorded at once.
-const BRISK_SALES: usize = 8;
+/// Shortest time between two records: each costs a sync on every replica of the group, so what is sold meanwhile
+/// rides in the next ...
+const PACE: Duration = Duration::from_millis(5);
+/// ... and the same while sales are brisk, which is from so many in one record on.
+const BRISK_PACE: Duration = Duration::from_millis(25);
+const BRISK_SALES: usize = 16;
 /// Pause of a replica that is not primary, and after a failure.
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
 /// Pause after the catalog said that sales are gone: only an operator can help.
@@ -97,7 +98,7 @@ impl Follower<'_> {
         match outcomes.and_then(Result::ok).and_then(|outcomes| outcomes.into_iter().next()) {
             Some(Proposed::Applied(_, Reply::Recorded { through, .. } | Reply::Elsewhere { through })) => {
                 self.through = Some(through);
-                let pace = if record.sales.len() >= BRISK_SALES { RECORD_PACE } else { Duration::ZERO };
+                let pace = if record.sales.len() >= BRISK_SALES { BRISK_PACE } else { PACE };
                 pace.saturating_sub(started.elapsed())
             }
             Some(Proposed::Applied(_, Reply::Broken { through })) => {

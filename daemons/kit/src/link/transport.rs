@@ -37,8 +37,10 @@ impl Connector<()> for PlainConnector {
         for address in &details.addrs {
             match open(*address, limit) {
                 Ok(stream) => {
-                    let buffers =
-                        LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+                    let buffers = LazyBuffers::new(
+                        details.config.input_buffer_size(),
+                        details.config.output_buffer_size(),
+                    );
                     let plain = Plain {
                         stream: Arc::new(stream),
                         buffers,
@@ -50,7 +52,9 @@ impl Connector<()> for PlainConnector {
                     (details.register_shutdown)(Arc::downgrade(&shared) as Weak<dyn ShutdownHandle>)?;
                     return Ok(Some(plain));
                 }
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => failed = Error::Timeout(Timeout::Connect),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    failed = Error::Timeout(Timeout::Connect)
+                }
                 Err(error) => failed = error.into(),
             }
         }

@@ -17,9 +17,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 /// Allocated bytes that there should be behind the last page in use.
 const AHEAD_BYTES: u64 = 8 << 20;
 /// With less than this left, more is asked for.
-const AHEAD_BYTES_MIN: u64 = 6 << 20;
+const AHEAD_BYTES_MIN: u64 = 4 << 20;
 /// Bytes written at once; a commit waits for one such write at most.
-const STEP_BYTES: usize = 256 << 10;
+const STEP_BYTES: usize = 1 << 20;
 
 /// Space ahead of one file.
 pub(super) struct Runway {

@@ -20,6 +20,10 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(4);
 /// Longest time that a stopping primary waits for another to take over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
+/// How long a connection that this daemon ends is listened to, so that the last answer arrives: short enough for an
+/// idle daemon with idle clients to stop within two seconds.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Where a replica's daemon lives and listens.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -74,8 +78,13 @@ pub fn run<M: StateMachine>(
     let Planes { api, peers } = planes(replica.clone());
     let handler = Arc::new(Peers { replica: replica.clone(), rest: peers });
     let peers = peer_plane::serve(peer_listener, peer_plane::Limits::default(), handler).map_err(in_use)?;
-    let api = api_plane::serve(api_listener, api_plane::Limits::default(), api);
+    let limits = api_plane::Limits { linger: LINGER, ..api_plane::Limits::default() };
+    let api = api_plane::serve(api_listener, limits, api);
     log::info!("{} {} serves {}, peers on {}", place.role, own.id, api.local_addr(), peers.local_addr());
+
+    log::warn!(
+        "no cluster key: the peer plane takes any loopback or private address; keep its port closed to others"
+    );
 
     serving(&replica);
     stop.wait();

@@ -38,20 +38,22 @@ pub fn run(config: CatalogConfig, stop: Stop) -> Result<(), Failure> {
             peers: Box::new(move |request| peers::handle(&service, request)),
         }
     };
-    replica_daemon::run(&place, Catalog, &stop, planes, |replica| set_up(replica, config.seed, &stop))
+    let setup = Setup {
+        books: if config.seed { Seed::reference() } else { Vec::new() },
+        limits: Limits { consumers_min: config.consumers_min, ..Limits::default() },
+    };
+    replica_daemon::run(&place, Catalog, &stop, planes, |replica| set_up(replica, &setup, &stop))
 }
 
 /// Waits until the catalog is set up; while this replica is primary and it is not, proposes it.
-fn set_up(replica: &Replica<Reply>, seed: bool, stop: &Stop) {
-    let books = if seed { Seed::reference() } else { Vec::new() };
+fn set_up(replica: &Replica<Reply>, setup: &Setup, stop: &Stop) {
     while !stop.requested() {
         let done = replica.store().read().and_then(|txn| queries::figures(&wal::View::new(&*txn)));
         match done {
             Ok(Some(_)) => return,
             Ok(None) if replica.is_primary() => {
-                let setup = Setup { books: books.clone(), limits: Limits::default() };
                 // Whatever comes of it, the next look tells.
-                let _ = replica.propose(vec![command::set_up(&setup)], SETUP_LIMIT);
+                let _ = replica.propose(vec![command::set_up(setup)], SETUP_LIMIT);
             }
             Ok(None) => {}
             Err(error) => log::warn!("cannot look whether the catalog is set up: {error}"),

@@ -44,6 +44,10 @@ pub const MAP_SIZE_GIB: u64 = 64;
 /// How long the front end tries to get a request done in ms, unless set.
 pub const DEADLINE_MS: u64 = 5000;
 
+/// Order groups that must have registered before recorded sales are forgotten, when no setting says otherwise.
+pub const CONSUMERS_MIN: u64 = 1;
+
+const CONSUMERS: RangeInclusive<u64> = 1..=64;
 const TICKS_MS: RangeInclusive<u64> = 1..=1000;
 const MAP_SIZES_GIB: RangeInclusive<u64> = 1..=16_384;
 const PORTS: RangeInclusive<u64> = 1..=65_535;

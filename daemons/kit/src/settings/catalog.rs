@@ -8,8 +8,8 @@ use clap::Args;
 use log::LevelFilter;
 
 use super::{
-    CATALOG_PORT, Common, FRONTEND_PORT, Host, MAP_SIZE_GIB, MAP_SIZES_GIB, Members, Source, TICK_MS,
-    TICKS_MS, gib, name, peer_port,
+    CATALOG_PORT, CONSUMERS, CONSUMERS_MIN, Common, FRONTEND_PORT, Host, MAP_SIZE_GIB, MAP_SIZES_GIB,
+    Members, Source, TICK_MS, TICKS_MS, gib, name, peer_port,
 };
 use crate::exit::Failure;
 
@@ -50,6 +50,10 @@ pub struct CatalogSettings {
         default_missing_value = "true"
     )]
     pub no_seed: Option<String>,
+    /// Order groups that must have registered before recorded sales are forgotten, 1 to 64, fixed by the group's first
+    /// start: 3 where three order replicas run without peers of their own. Default: 1
+    #[arg(long, env = "QUIRE_CONSUMERS_MIN", value_name = "GROUPS")]
+    pub consumers_min: Option<String>,
     /// Tick of the replication engine in ms, 1 to 1000; elections time out after 10 to 20 ticks. Default: 20
     #[arg(long, env = "QUIRE_TICK_MS", value_name = "MS")]
     pub tick_ms: Option<String>,
@@ -76,6 +80,8 @@ pub struct CatalogConfig {
     pub data_dir: PathBuf,
     /// Whether a first start adds the reference's seven books.
     pub seed: bool,
+    /// Order groups that must have registered before recorded sales are forgotten.
+    pub consumers_min: u32,
     /// Tick of the replication engine.
     pub tick: Duration,
     /// Most bytes the data file can grow to.
@@ -111,6 +117,8 @@ impl CatalogSettings {
         let frontend =
             frontend.map(|given| Host::parse(&given.text, frontend_port).map_err(|why| given.wrong(&why)));
         let no_seed = source.get(&self.no_seed, "QUIRE_NO_SEED").map(|given| given.truth()).transpose()?;
+        let consumers_min =
+            source.number(&self.consumers_min, "QUIRE_CONSUMERS_MIN", CONSUMERS, CONSUMERS_MIN)?;
         let tick = source.number(&self.tick_ms, "QUIRE_TICK_MS", TICKS_MS, TICK_MS)?;
         let map_size =
             source.number(&self.map_size_gib, "QUIRE_MAP_SIZE_GIB", MAP_SIZES_GIB, MAP_SIZE_GIB)?;
@@ -129,11 +137,38 @@ impl CatalogSettings {
             ),
             data_dir: common.data_dir.join(format!("catalog-{}", own.id)),
             seed: !no_seed.unwrap_or(false),
+            consumers_min: u32::try_from(consumers_min).expect("checked to be 64 at most"),
             tick: Duration::from_millis(tick),
             map_size_bytes: gib(map_size)?,
             frontend: frontend.transpose()?,
             log_level: common.log_level,
             members,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(consumers_min: Option<&str>) -> CatalogSettings {
+        let text = |text: &str| Some(text.to_owned());
+        CatalogSettings {
+            process_id: text("1"),
+            all_ids: text("1"),
+            all_hostnames: text("here"),
+            consumers_min: consumers_min.map(str::to_owned),
+            ..CatalogSettings::default()
+        }
+    }
+
+    #[test]
+    fn so_many_order_groups_must_register_first() {
+        assert_eq!(settings(None).validate().unwrap().consumers_min, 1);
+        assert_eq!(settings(Some("3")).validate().unwrap().consumers_min, 3);
+        for wrong in ["0", "65", "many"] {
+            let failure = settings(Some(wrong)).validate().unwrap_err();
+            assert!(failure.message.contains(wrong) && failure.message.contains("64"), "{failure}");
+        }
     }
 }

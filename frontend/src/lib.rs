@@ -9,8 +9,10 @@
 
 pub mod balancer;
 pub mod buying;
+pub mod cache;
 pub mod daemon;
 pub mod ring;
 pub mod routes;
+pub mod shown;
 pub mod store;
 pub mod usage;

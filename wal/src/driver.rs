@@ -117,6 +117,16 @@ impl<R> Handle<R> {
     /// the inbox is full or the replica has ended, from this one. It is dropped without a call only if it arrives in
     /// the very moment in which the thread ends, or if that ends in a panic.
     pub fn propose(&self, commands: Vec<Command>, done: impl FnOnce(Outcomes<R>) + Send + 'static) {
+        self.propose_in(None, commands, done);
+    }
+
+    /// The same, but in this term only: in any other they are refused.
+    pub fn propose_in(
+        &self,
+        term: Option<u64>,
+        commands: Vec<Command>,
+        done: impl FnOnce(Outcomes<R>) + Send + 'static,
+    ) {
         if let Some(outside) = commands.iter().find(|command| !command.is_valid()) {
             let (kind, bytes) = (outside.kind, outside.payload.len());
             return done(Err(Refused::Invalid(format!("a command of kind {kind} with {bytes} bytes"))));
@@ -124,7 +134,7 @@ impl<R> Handle<R> {
         if self.is_crowded() {
             return done(Err(Refused::Full));
         }
-        let proposal = Proposal { commands, done: Box::new(done) };
+        let proposal = Proposal { commands, term, done: Box::new(done) };
         if let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) {
             let refused = match error {
                 TrySendError::Full(_) => Refused::Full,

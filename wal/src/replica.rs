@@ -128,6 +128,17 @@ pub struct Status {
     pub applied: Applied,
     /// Index of the newest state that readers see.
     pub visible: u64,
+    /// On a primary: where its term began.
+    pub reign: Option<Reign>,
+}
+
+/// The beginning of a primary's term in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reign {
+    /// Index of the entry that opened the term.
+    pub first: u64,
+    /// Term of the entry before it, 0 if there is none.
+    pub before: u64,
 }
 
 /// One replica over a store. See the head of this module.
@@ -145,6 +156,7 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
     role: Role,
     /// The term `role` was noticed in.
     role_term: u64,
+    reign: Option<Reign>,
     store_full: bool,
     clock: LogClock,
     proposals: Proposals<M::Reply>,
@@ -197,6 +209,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             applied,
             role: Role::Backup,
             role_term: 0,
+            reign: None,
             store_full: false,
             clock: LogClock::new(log_ms),
             proposals: Proposals::default(),
@@ -275,6 +288,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             committed: raft.raft_log.committed,
             applied: self.applied,
             visible: self.visible,
+            reign: self.reign,
         }
     }
 
@@ -324,10 +338,15 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             let primary = primary.filter(|primary| *primary != self.node);
             return self.proposals.refuse_queued(|| Refused::NotPrimary { primary });
         }
+        let (term, own) = (raft.term, self.node);
+        self.proposals.refuse_other_terms(term, || Refused::NotPrimary { primary: Some(own) });
+        if !self.proposals.has_queued() {
+            return;
+        }
         if self.store_full {
             return self.proposals.refuse_queued(|| Refused::Full);
         }
-        let (first, term) = (raft.raft_log.last_index() + 1, raft.term);
+        let first = self.raw.raft.raft_log.last_index() + 1;
         let stamp = self.clock.stamp(now);
         let mut message = eraftpb::Message { from: self.node, to: self.node, ..Default::default() };
         message.set_msg_type(MessageType::MsgPropose);
@@ -470,12 +489,18 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         match role {
             Role::Primary => {
                 log::info!("primary of term {term}, log ends at {last}");
+                // A new primary's log ends with the entry that opens its term.
+                let before = self.raw.raft.raft_log.term(last.saturating_sub(1)).unwrap_or(0);
+                self.reign = Some(Reign { first: last, before });
                 self.clock.restart(self.raw.store().log.last().log_ms, now);
             }
             Role::Backup if self.role == Role::Primary => {
                 log::info!("no longer primary; backup in term {term}, log ends at {last}");
             }
             _ => log::debug!("{role:?} in term {term}, log ends at {last}"),
+        }
+        if role != Role::Primary {
+            self.reign = None;
         }
         self.role = role;
         self.role_term = term;

@@ -9,6 +9,7 @@
 pub mod catalog;
 pub mod order;
 pub mod replication;
+pub mod session;
 
 use serde::{Deserialize, Serialize};
 

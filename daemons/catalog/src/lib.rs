@@ -1,7 +1,8 @@
 //! The catalog: books, sales, and the outbox that order groups follow.
 //!
 //! `machine` is the replicated state machine, `queries` reads what it wrote. Both are pure: no clock, no socket.
-//! `service` does both for callers; `routes` (API plane) and `peers` (peer plane) say who they are; `daemon` runs it.
+//! `sessions` keeps front ends' caches honest: who holds a lease, and which writes must wait for whom; pure as well.
+//! `service` does all of it for callers; `routes` (API plane) and `peers` (peer plane) say who they are; `daemon` runs it.
 
 pub mod daemon;
 pub mod machine;
@@ -9,3 +10,4 @@ mod peers;
 pub mod queries;
 mod routes;
 pub mod service;
+pub mod sessions;

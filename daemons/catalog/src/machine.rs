@@ -6,6 +6,7 @@
 //! of the entry.
 
 pub mod command;
+pub(crate) mod front_ends;
 mod keys;
 pub(crate) mod outbox;
 mod sell;
@@ -15,7 +16,7 @@ mod step;
 pub(crate) mod tables;
 mod update;
 
-use api::catalog::{Decline, Outcome, Position, WriteResult};
+use api::catalog::{Book, Decline, Outcome, Position, WriteResult};
 use serde::Deserialize;
 use wal::error::Place;
 use wal::{Entry, Error, Result, State, StateMachine, Table};
@@ -37,7 +38,12 @@ pub struct Catalog;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To `Sell`, `Update` and `Create`.
-    Write(WriteResult),
+    Write {
+        /// What became of it.
+        result: WriteResult,
+        /// The book that it wrote or looked at, as it is after it: for caches. A replayed command looks at none.
+        book: Option<Box<Book>>,
+    },
     /// To `Setup`. A second one changes nothing, because two primaries may both propose it.
     SetUp {
         /// Whether this was the first.
@@ -74,7 +80,14 @@ pub enum Reply {
         /// The incarnation that sales belong to from now on.
         incarnation: u32,
     },
-    /// To a command about consumers or incarnations before `Setup` was applied: nothing was changed.
+    /// To `RegisterFrontEnd` and `RemoveFrontEnd`.
+    FrontEnd {
+        /// Whether it is in the table now. A registration is refused when the table is full.
+        registered: bool,
+    },
+    /// To `LeasesEnded`.
+    LeasesEnded,
+    /// To a command about consumers, front ends or incarnations before `Setup` was applied: nothing was changed.
     NotSetUp,
 }
 
@@ -99,13 +112,16 @@ impl StateMachine for Catalog {
         }
         let Some(mut step) = Step::begin(state, entry)? else { return not_set_up(entry) };
         let reply = match command.kind {
-            kind::SELL => Reply::Write(sell::sell(&mut step, &payload(entry)?)?),
-            kind::UPDATE => Reply::Write(update::update(&mut step, &payload(entry)?)?),
-            kind::CREATE => Reply::Write(update::create(&mut step, &payload(entry)?)?),
+            kind::SELL => written(sell::sell(&mut step, &payload(entry)?)?, &mut step),
+            kind::UPDATE => written(update::update(&mut step, &payload(entry)?)?, &mut step),
+            kind::CREATE => written(update::create(&mut step, &payload(entry)?)?, &mut step),
             kind::REGISTER_CONSUMER => outbox::register(&mut step, &payload(entry)?)?,
             kind::ACKNOWLEDGE => outbox::acknowledge(&mut step, &payload(entry)?)?,
             kind::REMOVE_CONSUMER => outbox::remove(&mut step, &payload(entry)?)?,
             kind::INCARNATE => outbox::incarnate(&mut step, &payload(entry)?),
+            kind::REGISTER_FRONT_END => front_ends::register(&mut step, &payload(entry)?)?,
+            kind::REMOVE_FRONT_END => front_ends::remove(&mut step, &payload(entry)?)?,
+            kind::LEASES_ENDED => front_ends::leases_ended(&mut step)?,
             other => unreachable!("kind {other} is in kind::ALL and has no arm"),
         };
         step.finish()?;
@@ -122,14 +138,21 @@ fn payload<'e, T: Deserialize<'e>>(entry: &'e Entry) -> Result<T> {
     })
 }
 
+fn written(result: WriteResult, step: &mut Step<'_, '_>) -> Reply {
+    Reply::Write { result, book: step.seen.take().map(Box::new) }
+}
+
 fn not_set_up(entry: &Entry) -> Result<Reply> {
     Ok(match entry.command.kind {
-        kind::SELL | kind::UPDATE | kind::CREATE => Reply::Write(WriteResult {
-            index: entry.index,
-            log_ms: entry.stamp.log_ms,
-            replayed: false,
-            outcome: Outcome::Declined(Decline::NotSetUp),
-        }),
+        kind::SELL | kind::UPDATE | kind::CREATE => Reply::Write {
+            result: WriteResult {
+                index: entry.index,
+                log_ms: entry.stamp.log_ms,
+                replayed: false,
+                outcome: Outcome::Declined(Decline::NotSetUp),
+            },
+            book: None,
+        },
         _ => Reply::NotSetUp,
     })
 }

@@ -121,7 +121,7 @@ impl Service {
             Some(Ok(outcomes)) => outcomes,
         };
         let decided = outcomes.into_iter().map(|outcome| match outcome {
-            Proposed::Applied(_, Reply::Write(result)) => Some(result),
+            Proposed::Applied(_, Reply::Write { result, .. }) => Some(result),
             Proposed::Applied(_, other) => unreachable!("a write was answered with {other:?}"),
             Proposed::Lost | Proposed::Unknown => None,
         });

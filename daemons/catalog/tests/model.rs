@@ -132,11 +132,17 @@ proptest! {
         let mut sold = Vec::new();
         for (pause, command) in commands {
             replica.log_ms += pause;
-            let reply = replica.apply_one(command.to_log()).unwrap();
+            let mut reply = replica.apply_one(command.to_log()).unwrap();
+            if let Reply::Write { book: seen, .. } = &mut reply
+                && let Some(seen) = seen.take()
+            {
+                let now = replica.read(|view| queries::answer(view, &Query::Book { id: seen.id }));
+                prop_assert_eq!(now, Answer::Book(Some(*seen)), "what caches are told is what is there");
+            }
             let wanted = model.apply(replica.index(), replica.log_ms, &command);
             prop_assert_eq!(&reply, &wanted, "{:?}", command);
             prop_assert_eq!(replica.hash(), replica.recomputed_hash());
-            if let Reply::Write(result) = reply
+            if let Reply::Write { result, .. } = reply
                 && let (Outcome::Sold(sale), false) = (result.outcome, result.replayed)
             {
                 sold.push((sale.position.incarnation, sale.order));

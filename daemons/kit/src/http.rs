@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::problem::Problem;
@@ -57,8 +58,8 @@ pub struct Response {
     pub status: StatusCode,
     /// The header fields.
     pub headers: HeaderMap,
-    /// The body, in full.
-    pub body: Vec<u8>,
+    /// The body, in full. Answers that are given many times share it.
+    pub body: Bytes,
 }
 
 impl Response {
@@ -107,7 +108,7 @@ impl Response {
         let status = StatusCode::from_u16(status).ok().filter(|_| (200..=599).contains(&status))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-        Some(Response { status, headers, body })
+        Some(Response { status, headers, body: body.into() })
     }
 }
 
@@ -150,7 +151,7 @@ mod tests {
     fn json_ends_with_a_newline() {
         let response = Response::json(201, &serde_json::json!({"a": 1}));
         assert_eq!(response.status, StatusCode::CREATED);
-        assert_eq!(response.body, b"{\"a\":1}\n");
+        assert_eq!(response.body, &b"{\"a\":1}\n"[..]);
         assert_eq!(response.headers[CONTENT_TYPE], "application/json");
     }
 

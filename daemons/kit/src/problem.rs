@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(response.status, 409);
         assert_eq!(response.headers["content-type"], "application/problem+json");
         assert_eq!(
-            String::from_utf8(response.body).unwrap(),
+            String::from_utf8(response.body.to_vec()).unwrap(),
             concat!(
                 r#"{"type":"/problems/out-of-stock","title":"out of stock","status":409,"#,
                 r#""detail":"book 2 has 0 copies, 1 wanted","message":"Item not available","retryable":false,"stock":0}"#,

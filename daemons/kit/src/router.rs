@@ -112,8 +112,11 @@ fn allow<'a>(methods: impl Iterator<Item = &'a Method>) -> String {
 }
 
 fn no_content(allow: &str) -> Response {
-    let response =
-        Response { status: StatusCode::NO_CONTENT, headers: ::http::HeaderMap::new(), body: Vec::new() };
+    let response = Response {
+        status: StatusCode::NO_CONTENT,
+        headers: ::http::HeaderMap::new(),
+        body: bytes::Bytes::new(),
+    };
     response.with_header("allow", allow)
 }
 

@@ -219,7 +219,7 @@ impl Front {
         Seen {
             status: response.status.as_u16(),
             headers: response.headers,
-            text: String::from_utf8(response.body).unwrap(),
+            text: String::from_utf8(response.body.to_vec()).unwrap(),
         }
     }
 }

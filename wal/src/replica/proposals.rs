@@ -39,6 +39,9 @@ pub type Outcomes<R> = Result<Vec<Proposed<R>>, Refused>;
 pub struct Proposal<R> {
     /// The commands.
     pub commands: Vec<Command>,
+    /// They may be put into the log in this term only; in any other they are refused as by a replica that is not
+    /// primary. `None`: in any.
+    pub term: Option<u64>,
     /// Called once, from the replica's thread; must not block.
     pub done: Box<dyn FnOnce(Outcomes<R>) + Send>,
 }
@@ -84,9 +87,15 @@ impl<R> Proposals<R> {
         self.queued.drain(..).for_each(|proposal| (proposal.done)(Err(reason())));
     }
 
+    /// Refuses what is bound to another term than `term`.
+    pub(super) fn refuse_other_terms(&mut self, term: u64, reason: impl Fn() -> Refused) {
+        let other = |proposal: &mut Proposal<R>| proposal.term.is_some_and(|bound| bound != term);
+        self.queued.extract_if(.., other).for_each(|proposal| (proposal.done)(Err(reason())));
+    }
+
     /// The engine has put everything queued into the log, from index `first` on.
     pub(super) fn started(&mut self, mut first: u64, term: u64) {
-        for Proposal { commands, done } in self.queued.drain(..) {
+        for Proposal { commands, done, .. } in self.queued.drain(..) {
             let count = commands.len();
             self.started.push_back(Started { first, term, count, outcomes: Vec::with_capacity(count), done });
             first += count as u64;
@@ -133,7 +142,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let command = Command { kind: 1, version: 1, payload: Vec::new() };
         let done = Box::new(move |outcomes| sender.send(outcomes).unwrap());
-        proposals.queue(Proposal { commands: vec![command; commands], done });
+        proposals.queue(Proposal { commands: vec![command; commands], term: None, done });
         receiver
     }
 
@@ -171,6 +180,25 @@ mod tests {
         proposals.deposed();
         assert_eq!(first.recv().unwrap(), Ok(vec![Proposed::Applied(5, 1), Proposed::Unknown]));
         assert_eq!(second.recv().unwrap(), Ok(vec![Proposed::Unknown]));
+    }
+
+    #[test]
+    fn a_proposal_for_another_term_is_refused_alone() {
+        let mut proposals = Proposals::default();
+        let command = || Command { kind: 1, version: 1, payload: Vec::new() };
+        let (sender, receiver) = mpsc::channel();
+        for term in [Some(2), Some(3), None] {
+            let sender = sender.clone();
+            let done = Box::new(move |outcomes: Outcomes<u8>| sender.send((term, outcomes)).unwrap());
+            proposals.queue(Proposal { commands: vec![command()], term, done });
+        }
+        proposals.refuse_other_terms(3, || Refused::NotPrimary { primary: None });
+        assert_eq!(receiver.try_recv().unwrap(), (Some(2), Err(Refused::NotPrimary { primary: None })));
+        proposals.started(5, 3);
+        proposals.applied(5, 3, Some(1));
+        proposals.applied(6, 3, Some(2));
+        assert_eq!(receiver.try_recv().unwrap(), (Some(3), Ok(vec![Proposed::Applied(5, 1)])));
+        assert_eq!(receiver.try_recv().unwrap(), (None, Ok(vec![Proposed::Applied(6, 2)])));
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl Cluster {
                 events.lock().unwrap().push(Event::Answered { node: n, proposal, outcomes });
             }
         });
-        process.replica.receive(Input::Propose(Proposal { commands, done }), self.now);
+        process.replica.receive(Input::Propose(Proposal { commands, term: None, done }), self.now);
         proposal
     }
 

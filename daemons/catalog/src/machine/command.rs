@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use api::catalog::{self, COPIES_MAX, COST_CENTS_MAX, KEY_BYTES_MAX, Position, TEXT_BYTES_MAX};
+use api::session::{FrontEnd, Key};
 use serde::{Deserialize, Serialize};
 use wal::Command;
 
@@ -32,10 +33,27 @@ pub mod kind {
     pub const REMOVE_CONSUMER: u8 = 7;
     /// The catalog was restored from a backup: positions start again in a new incarnation.
     pub const INCARNATE: u8 = 8;
+    /// A front end may be granted leases from now on.
+    pub const REGISTER_FRONT_END: u8 = 9;
+    /// A front end is gone, and holds no lease.
+    pub const REMOVE_FRONT_END: u8 = 10;
+    /// The primary of this term has ended all leases, and grants none any more.
+    pub const LEASES_ENDED: u8 = 11;
 
     /// All that this binary knows.
-    pub const ALL: [u8; 8] =
-        [SETUP, SELL, UPDATE, CREATE, REGISTER_CONSUMER, ACKNOWLEDGE, REMOVE_CONSUMER, INCARNATE];
+    pub const ALL: [u8; 11] = [
+        SETUP,
+        SELL,
+        UPDATE,
+        CREATE,
+        REGISTER_CONSUMER,
+        ACKNOWLEDGE,
+        REMOVE_CONSUMER,
+        INCARNATE,
+        REGISTER_FRONT_END,
+        REMOVE_FRONT_END,
+        LEASES_ENDED,
+    ];
 }
 
 /// The payload format that this binary writes and reads, of every kind.
@@ -108,6 +126,36 @@ pub fn remove_consumer(consumer: ConsumerId) -> Command {
 /// Starts a new incarnation, after a restore from a backup. One that is not newer changes nothing.
 pub fn incarnate(incarnation: u32) -> Command {
     command(kind::INCARNATE, &Incarnate { incarnation })
+}
+
+/// Puts a front end into the table of those that may hold a lease. One that is there stays as it is.
+pub fn register_front_end(front_end: FrontEnd) -> Command {
+    command(kind::REGISTER_FRONT_END, &FrontEndNamed { front_end })
+}
+
+/// Takes a front end out of that table. It must hold no lease, and be granted none from now on.
+pub fn remove_front_end(front_end: FrontEnd) -> Command {
+    command(kind::REMOVE_FRONT_END, &FrontEndNamed { front_end })
+}
+
+/// Says that no lease of this term is alive, nor ever will be (R13). Must be proposed in this very term.
+pub fn leases_ended() -> Command {
+    command(kind::LEASES_ENDED, &())
+}
+
+/// The keys that a cache may hold answers under and that `write` may change.
+pub fn keys(write: &catalog::Write) -> Vec<Key> {
+    match write {
+        catalog::Write::Sell(request) => vec![Key::Book(request.book)],
+        catalog::Write::Update(request) if request.title.is_none() && request.topic.is_none() => {
+            vec![Key::Book(request.book)]
+        }
+        // Which topic it leaves is known only when it is applied.
+        catalog::Write::Update(request) => vec![Key::Book(request.book), Key::AllTopics, Key::Topics],
+        catalog::Write::Create(request) => {
+            vec![Key::Unknown, Key::Topic(slug(&request.topic)), Key::Topics]
+        }
+    }
 }
 
 fn command(kind: u8, payload: &impl Serialize) -> Command {
@@ -187,6 +235,11 @@ pub(super) struct RemoveConsumer {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Incarnate {
     pub(super) incarnation: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FrontEndNamed {
+    pub(super) front_end: FrontEnd,
 }
 
 impl<'a> Sell<'a> {

@@ -40,6 +40,7 @@ fn decide(step: &mut Step<'_, '_>, sell: &Sell<'_>) -> Result<Outcome> {
     };
     let book = &mut row.book;
     if book.stock < sell.quantity {
+        step.seen = Some(book.clone());
         return Ok(Outcome::Refused(Refusal::OutOfStock { available: book.stock, title: row.book.title }));
     }
     let head = &mut step.head;
@@ -53,6 +54,7 @@ fn decide(step: &mut Step<'_, '_>, sell: &Sell<'_>) -> Result<Outcome> {
     book.changed_at = step.index;
     step.state.put(BOOKS, &sell.book.to_be_bytes(), &row)?;
     let book = row.book;
+    step.seen = Some(book.clone());
     let sale = Sale {
         position: step.head.newest,
         order: order_number(step.head.newest),

@@ -1,5 +1,6 @@
 //! One entry being applied: the tables, the head record, and the entry's place and time.
 
+use api::catalog::Book;
 use wal::{Entry, Result, Stamp, State};
 
 use super::tables::{HEAD, HEAD_KEY, Head, head};
@@ -10,7 +11,10 @@ pub(super) struct Step<'a, 't> {
     pub(super) state: &'a mut State<'t>,
     pub(super) head: Head,
     pub(super) index: u64,
+    pub(super) term: u64,
     pub(super) stamp: Stamp,
+    /// The book that the command wrote or looked at, as it is now; for caches.
+    pub(super) seen: Option<Book>,
     before: Head,
 }
 
@@ -18,11 +22,19 @@ impl<'a, 't> Step<'a, 't> {
     /// Begins to apply `entry`, or `None` if the catalog is not set up.
     pub(super) fn begin(state: &'a mut State<'t>, entry: &Entry) -> Result<Option<Step<'a, 't>>> {
         let Some(head) = head(state)? else { return Ok(None) };
-        Ok(Some(Step { state, head, index: entry.index, stamp: entry.stamp, before: head }))
+        Ok(Some(Step {
+            state,
+            head,
+            index: entry.index,
+            term: entry.term,
+            stamp: entry.stamp,
+            seen: None,
+            before: head,
+        }))
     }
 
     /// Writes the head if the command changed it. Every change of any table goes with a change of the head,
-    /// except to consumers.
+    /// except to consumers and front ends.
     pub(super) fn finish(mut self) -> Result<()> {
         if self.head == self.before {
             return Ok(());

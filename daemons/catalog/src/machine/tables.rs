@@ -9,7 +9,7 @@ use wal::{Lookup, Result, Table};
 
 use super::setup::Limits;
 
-/// One record, `Head`: everything that there is one of.
+/// Two records: `Head`, everything that there is one of; and, after the first planned hand-over, a term (`LEASES_ENDED_KEY`).
 pub(crate) const HEAD: Table = Table { id: 8, name: "catalog_head" };
 /// Book number to `BookRow`.
 pub(crate) const BOOKS: Table = Table { id: 9, name: "books" };
@@ -26,11 +26,17 @@ pub(crate) const OUTBOX: Table = Table { id: 14, name: "outbox" };
 /// Consumer id to `Position`: how far it has acknowledged.
 pub(crate) const CONSUMERS: Table = Table { id: 15, name: "consumers" };
 
-/// All of them.
-pub(crate) const ALL: &[Table] = &[HEAD, BOOKS, TOPICS, TITLES, KEYS, OUTCOMES, OUTBOX, CONSUMERS];
+/// Id of a front end to the log time at which it was registered, in ms: who may hold a lease.
+pub(crate) const FRONT_ENDS: Table = Table { id: 16, name: "front_ends" };
 
-/// The key of the one record in `HEAD`.
+/// All of them.
+pub(crate) const ALL: &[Table] =
+    &[HEAD, BOOKS, TOPICS, TITLES, KEYS, OUTCOMES, OUTBOX, CONSUMERS, FRONT_ENDS];
+
+/// The key of `Head` in `HEAD`.
 pub(crate) const HEAD_KEY: &[u8] = b"head";
+/// The key, in `HEAD`, of the newest term whose primary ended all leases itself.
+pub(crate) const LEASES_ENDED_KEY: &[u8] = b"leases ended";
 
 /// Everything that there is one of. Written once per applied command that changes anything, so it is small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

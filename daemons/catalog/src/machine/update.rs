@@ -48,7 +48,10 @@ pub(super) fn create(step: &mut Step<'_, '_>, create: &Create<'_>) -> Result<Wri
     };
     keys::once(step, request, |step| {
         Ok(match shelf::add(step.state, &mut step.head, step.index, book)? {
-            Ok(book) => Outcome::Created { book },
+            Ok(book) => {
+                step.seen = Some(book.clone());
+                Outcome::Created { book }
+            }
             Err(refused) => refused,
         })
     })
@@ -72,6 +75,7 @@ fn change(step: &mut Step<'_, '_>, update: &Update<'_>) -> Result<Outcome> {
     }
     book.changed_at = step.index;
     step.state.put(BOOKS, &update.book.to_be_bytes(), &row)?;
+    step.seen = Some(row.book.clone());
     Ok(Outcome::Updated { book: row.book })
 }
 

@@ -181,7 +181,7 @@ pub(crate) fn name(id: &[u8; 16]) -> String {
 /// A reply as scripts show it.
 pub(crate) fn reply(reply: &Reply) -> String {
     match reply {
-        Reply::Write(result) => write(result),
+        Reply::Write { result, .. } => write(result),
         Reply::SetUp { first: true } => "set up".into(),
         Reply::SetUp { first: false } => "set up before".into(),
         Reply::Registered { trimmed } => format!("registered trimmed={}", position(*trimmed)),
@@ -194,6 +194,9 @@ pub(crate) fn reply(reply: &Reply) -> String {
         Reply::Ahead { head } => format!("ahead head={}", position(*head)),
         Reply::Removed { known } => format!("removed known={known}"),
         Reply::Incarnated { incarnation } => format!("incarnation {incarnation}"),
+        Reply::FrontEnd { registered: true } => "registered".into(),
+        Reply::FrontEnd { registered: false } => "not registered".into(),
+        Reply::LeasesEnded => "leases ended".into(),
         Reply::NotSetUp => "not set up".into(),
     }
 }

@@ -53,7 +53,7 @@ impl Model {
     pub(crate) fn apply(&mut self, index: u64, log_ms: u64, command: &Command) -> Reply {
         match command {
             Command::Sell(_) | Command::Update(_) | Command::Create(_) => {
-                Reply::Write(self.write(index, log_ms, command))
+                Reply::Write { result: self.write(index, log_ms, command), book: None }
             }
             Command::Register(consumer) => {
                 self.consumers.entry(*consumer).or_insert(self.trimmed);

@@ -288,7 +288,7 @@ impl Future for Turn {
 impl Turn {
     fn hand_over(&self, answer: Response) -> hyper::Response<Answer> {
         self.exchange.stage.set(Stage::Answering);
-        let body = Answer { bytes: Bytes::from(answer.body), exchange: self.exchange.clone() };
+        let body = Answer { bytes: answer.body, exchange: self.exchange.clone() };
         let mut response = hyper::Response::new(body);
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;

@@ -10,9 +10,11 @@
 pub mod balancer;
 pub mod buying;
 pub mod cache;
+pub mod cached;
 pub mod daemon;
 pub mod ring;
 pub mod routes;
+pub mod session;
 pub mod shown;
 pub mod store;
 pub mod usage;

@@ -16,7 +16,8 @@ use kit::{answers, body, refusals};
 
 use crate::balancer::GaveUp;
 use crate::buying::Verdict;
-use crate::store::Store;
+use crate::cache::Target;
+use crate::store::{Consistency, Store};
 use crate::usage;
 
 /// What the handlers work with.
@@ -47,22 +48,31 @@ pub fn router() -> Router<Context> {
 }
 
 fn search(context: &Context, request: &Request, params: &Params) -> Result<Response, Problem> {
-    let topic = params.get("topic").to_owned();
     let after = request.query_param("after").filter(|after| !after.is_empty());
-    let read = read(context, Query::Topic { topic, after, limit: answers::limit(request)? })?;
-    match &read.answer {
-        Answer::Topic(Ok(page)) => Ok(read_at(Response::json(200, &answers::Search::new(page)), &read)),
-        Answer::Topic(Err(topics)) => Err(answers::missing_at(refusals::unknown_topic(topics), read.index)),
-        _ => Err(refusals::not_an_answer()),
-    }
+    let (slug, limit) = (params.get("topic"), answers::limit(request)?);
+    see(context, request, &Target::Page { slug, after: after.as_deref(), limit })
 }
 
-fn lookup(context: &Context, _: &Request, params: &Params) -> Result<Response, Problem> {
-    let read = read(context, Query::Book { id: book_id(params)? })?;
-    match &read.answer {
-        Answer::Book(Some(book)) => Ok(read_at(Response::json(200, &answers::BookShown::from(book)), &read)),
-        Answer::Book(None) => Err(answers::missing_at(refusals::unknown_book(), read.index)),
-        _ => Err(refusals::not_an_answer()),
+fn lookup(context: &Context, request: &Request, params: &Params) -> Result<Response, Problem> {
+    see(context, request, &Target::Book(book_id(params)?))
+}
+
+fn topics(context: &Context, request: &Request, _: &Params) -> Result<Response, Problem> {
+    see(context, request, &Target::Topics)
+}
+
+/// What can be cached.
+fn see(context: &Context, request: &Request, target: &Target<'_>) -> Result<Response, Problem> {
+    let seen = context.store.see(target, consistency(request)?).map_err(gave_up)?;
+    Ok(seen.shown.response(seen.how, request))
+}
+
+/// `?consistency=`: what the answer must be worth.
+fn consistency(request: &Request) -> Result<Consistency, Problem> {
+    match request.query_param("consistency").as_deref() {
+        None | Some("linearizable") => Ok(Consistency::Linearizable),
+        Some("local") => Ok(Consistency::Local),
+        Some(other) => Err(refusals::bad_parameter("consistency", other, "linearizable or local")),
     }
 }
 
@@ -71,16 +81,6 @@ fn books(context: &Context, request: &Request, _: &Params) -> Result<Response, P
     let read = read(context, query)?;
     match &read.answer {
         Answer::Books(page) => Ok(read_at(Response::json(200, &answers::Books::from(page)), &read)),
-        _ => Err(refusals::not_an_answer()),
-    }
-}
-
-fn topics(context: &Context, _: &Request, _: &Params) -> Result<Response, Problem> {
-    let read = read(context, Query::Topics)?;
-    match &read.answer {
-        Answer::Topics(topics) => {
-            Ok(read_at(Response::json(200, &answers::Topics::from(topics.as_slice())), &read))
-        }
         _ => Err(refusals::not_an_answer()),
     }
 }

@@ -13,6 +13,10 @@ use crate::exit::Failure;
 
 /// Deadlines that make sense, in ms: long enough for a retry, shorter than anyone waits.
 const DEADLINES_MS: RangeInclusive<u64> = 10..=60_000;
+/// Sizes of the cache that make sense, in MiB.
+const CACHES_MIB: RangeInclusive<u64> = 0..=65_536;
+/// Size of the cache unless set, in MiB: some 50,000 books.
+const CACHE_MIB: u64 = 64;
 /// The front end's number in `<role>-<id>`: it has no process id, and one host runs one of them.
 const DIRECTORY: &str = "frontend-1";
 
@@ -50,6 +54,9 @@ pub struct FrontendSettings {
     /// answered 504 and may be retried with its key. Default: 5000
     #[arg(long, env = "QUIRE_DEADLINE_MS", value_name = "MS")]
     pub deadline_ms: Option<String>,
+    /// Memory for cached answers, in MiB, 0 to 65536; 0 keeps none, and every read asks a replica. Default: 64
+    #[arg(long, env = "QUIRE_CACHE_MIB", value_name = "MIB")]
+    pub cache_mib: Option<String>,
     /// What every daemon has.
     #[command(flatten)]
     pub common: Common,
@@ -70,6 +77,8 @@ pub struct FrontendConfig {
     pub data_dir: PathBuf,
     /// How long a request may take.
     pub deadline: Duration,
+    /// Memory for cached answers, in bytes; 0 for none.
+    pub cache_bytes: u64,
     /// Least important log lines to write.
     pub log_level: LevelFilter,
 }
@@ -96,6 +105,7 @@ impl FrontendSettings {
             (&self.order_host_3, "ORDER_HOST_3"),
         ];
         let deadline = source.number(&self.deadline_ms, "QUIRE_DEADLINE_MS", DEADLINES_MS, DEADLINE_MS)?;
+        let cache_mib = source.number(&self.cache_mib, "QUIRE_CACHE_MIB", CACHES_MIB, CACHE_MIB)?;
         Ok(FrontendConfig {
             catalog: source.hosts(&catalog, catalog_port)?,
             order: source.hosts(&order, order_port)?,
@@ -103,6 +113,7 @@ impl FrontendSettings {
             peer: SocketAddr::new(common.listen, peer_port(&common, port)?),
             data_dir: common.data_dir.join(DIRECTORY),
             deadline: Duration::from_millis(deadline),
+            cache_bytes: cache_mib << 20,
             log_level: common.log_level,
         })
     }

@@ -9,6 +9,7 @@ use kit::http::Request;
 use kit::lifecycle::{Stop, start_coroutines};
 use kit::link::Address;
 use kit::settings::{FrontendConfig, Host};
+use kit::supervision;
 
 use crate::cache::Cache;
 use crate::cached::Cached;
@@ -56,7 +57,10 @@ pub fn serve(listener: Listener, config: &FrontendConfig, stop: &Stop) {
     let limits = Limits { linger: LINGER, ..Limits::default() };
     let plane = api_plane::serve(listener, limits, Arc::new(handler));
     log::info!("the front end serves {}", plane.local_addr());
+    supervision::feed_watchdog(supervision::beating_coroutine());
+    supervision::ready(&format!("the front end serves {}", plane.local_addr()));
     stop.wait();
+    supervision::stopping();
     log::info!("the front end stops");
     if !plane.drain(DRAIN_LIMIT) {
         log::warn!("some requests were still under way after {} s", DRAIN_LIMIT.as_secs());

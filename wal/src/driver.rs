@@ -66,6 +66,7 @@ pub struct Published {
     status: Mutex<Option<Status>>,
     log_ms: AtomicU64,
     inbox_full: AtomicU64,
+    beats: AtomicU64,
 }
 
 impl Published {
@@ -82,6 +83,11 @@ impl Published {
     /// How many inputs were turned away because the inbox was full.
     pub fn inbox_full(&self) -> u64 {
         self.inbox_full.load(Ordering::Relaxed)
+    }
+
+    /// How often the replica's loop has gone round. It does so once a tick at least, unless it hangs.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
     }
 
     fn publish(&self, status: Status) {
@@ -302,6 +308,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         let mut next_tick_ms = now.boot_ms + tick_ms;
         let mut seen = None;
         loop {
+            self.published.beats.fetch_add(1, Ordering::Relaxed);
             self.tell(&mut seen);
             if !self.receive(&mut now, next_tick_ms)? {
                 return self.replica.flush();

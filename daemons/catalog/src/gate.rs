@@ -20,7 +20,8 @@ use kit::wait::Watch;
 use wal::replica::{Done, Outcomes, Proposed, Refused, Status};
 use wal::{Command, View};
 
-use crate::machine::{Reply, command, front_ends};
+use crate::machine::{Reply, command};
+use crate::queries;
 use crate::sessions::{Begun, DEAD_AFTER, Polled, RENEW, Sessions};
 
 /// Longest wait for a read point that confirms a term.
@@ -356,7 +357,7 @@ impl Gate {
         let read = || -> wal::Result<_> {
             let txn = self.shared.replica.store().read()?;
             let view = View::new(&*txn);
-            Ok((front_ends::registered(&view)?, front_ends::leases_ended_in(&view)?))
+            Ok((queries::front_ends(&view)?, queries::leases_ended_in(&view)?))
         };
         let (registered, ended_in) = match read() {
             Ok(found) => found,

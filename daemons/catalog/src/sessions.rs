@@ -525,3 +525,6 @@ impl Session {
         Some(left)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,6 +196,11 @@ impl<R: Send + 'static> Replica<R> {
         self.shared.formation.get().map(|formation| formation.cluster)
     }
 
+    /// How often the replica's loop has gone round; `None` while it takes no part and has no loop.
+    pub fn beats(&self) -> Option<u64> {
+        self.status().map(|_| self.handle.published().beats())
+    }
+
     /// Newest log time applied here, in ms.
     pub fn log_ms(&self) -> u64 {
         self.handle.published().log_ms()

@@ -14,6 +14,7 @@ use crate::group::{GroupConfig, Replica};
 use crate::lifecycle::{self, Stop};
 use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
 use crate::settings::Members;
+use crate::supervision;
 
 /// Longest time that a stopping daemon finishes what is under way on a plane.
 const DRAIN_LIMIT: Duration = Duration::from_secs(4);
@@ -88,9 +89,14 @@ pub fn run<M: StateMachine>(
         "no cluster key: the peer plane takes any loopback or private address; keep its port closed to others"
     );
 
+    let beating = replica.clone();
+    supervision::feed_watchdog(move || beating.beats());
+    supervision::ready(&format!("{} {} serves {}", place.role, own.id, api.local_addr()));
+
     serving(&replica);
     stop.wait();
 
+    supervision::stopping();
     log::info!("{} {} stops", place.role, own.id);
     let api_drained = api.drain(DRAIN_LIMIT);
     before_hand_over();

@@ -4,6 +4,7 @@ mod bench;
 mod catalog;
 mod client;
 mod frontend;
+mod health;
 mod order;
 mod up;
 
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     /// Run a front end
     #[command(after_help = DAEMON_HELP)]
     Frontend(Daemon<kit::settings::FrontendSettings>),
+    /// Ask whether a daemon takes requests
+    Health(health::HealthSettings),
     /// Put a load on a running store and measure it
     Bench(bench::BenchSettings),
 }
@@ -52,6 +55,7 @@ impl Command {
             Command::Catalog(_) => "catalog",
             Command::Order(_) => "order",
             Command::Frontend(_) => "frontend",
+            Command::Health(_) => "health",
             Command::Bench(_) => "bench",
         }
     }
@@ -63,6 +67,7 @@ impl Command {
             Command::Catalog(daemon) => catalog::run(daemon),
             Command::Order(daemon) => order::run(daemon),
             Command::Frontend(daemon) => frontend::run(daemon),
+            Command::Health(settings) => health::run(settings),
             Command::Bench(settings) => bench::run(settings),
         }
     }

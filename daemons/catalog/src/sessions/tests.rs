@@ -243,6 +243,34 @@ fn holes_9_a_front_end_whose_removal_is_under_way_gets_nothing() {
 }
 
 #[test]
+fn who_was_waited_for_in_a_new_term_is_out() {
+    let mut sessions = Sessions::default();
+    sessions.lead(TERM, ms(0), ms(0), [FRONT, OTHER], false);
+    let mut front = Front::open(&mut sessions, FRONT, ms(1));
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "a", ms(2)), Begun::Held);
+    front.take(&mut sessions, ms(3));
+    front.poll(&mut sessions, ms(4));
+    assert!(sessions.release(ms(5)).is_empty(), "the other one may hold an older lease");
+    assert!(sessions.abandoned(DEAD_AFTER - ms(1)).is_empty());
+    sessions.confirm(TERM, ms(900));
+    assert_eq!(sessions.release(DEAD_AFTER), [(1, "a")]);
+    assert_eq!(sessions.abandoned(DEAD_AFTER), [OTHER], "the next primary need not wait for it");
+    sessions.removed(TERM, &OTHER);
+    assert_eq!(
+        Front::new(OTHER).poll(&mut sessions, DEAD_AFTER + ms(1)),
+        Polled::Register,
+        "it may come back"
+    );
+
+    // Heard of in time, it stays.
+    sessions.lead(TERM + 1, ms(0), ms(900), [OTHER], false);
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "b", ms(2)), Begun::Held);
+    assert_eq!(sessions.release(DEAD_AFTER), [(1, "b")]);
+    assert!(matches!(news(Front::new(OTHER).poll(&mut sessions, DEAD_AFTER)), News::Opened { .. }));
+    assert!(sessions.abandoned(DEAD_AFTER).is_empty());
+}
+
+#[test]
 fn who_leaves_is_not_waited_for() {
     let mut sessions = leading(ms(0), &[FRONT]);
     let mut front = Front::open(&mut sessions, FRONT, ms(1));

@@ -119,7 +119,9 @@ impl Gate {
     /// until it leads, or, when it hands over, for `LEAD_PAUSE`.
     pub fn wait_for_news(&self, limit: Duration) {
         let seen = self.shared.news.get();
-        match self.lock().term() {
+        // Not in the head of the match, which would hold the lock while this parks.
+        let term = self.lock().term();
+        match term {
             None => drop(self.shared.news.wait_beyond(seen, limit)),
             Some(_) => kit::wait::pause(LEAD_PAUSE.min(limit)),
         }

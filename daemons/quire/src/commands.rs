@@ -31,7 +31,7 @@ stop the daemon; a second one ends it at once.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole store on this machine: three catalog replicas, three order replicas and a front end
+    /// Run the whole store on this machine: three catalog replicas, three order replicas and one or more front ends
     Up(up::UpSettings),
     /// Run a catalog replica
     #[command(after_help = DAEMON_HELP)]

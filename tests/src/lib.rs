@@ -12,5 +12,6 @@ pub mod daemon;
 pub mod load;
 pub mod ports;
 pub mod scratch;
+pub mod simulation;
 pub mod store;
 pub mod wait;

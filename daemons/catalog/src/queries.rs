@@ -6,8 +6,10 @@
 use std::ops::ControlFlow;
 
 use api::catalog::{Answer, Book, FOLLOW_SALES_MAX, Followed, PAGE_MAX, Page, Position, Query, Sale, Topic};
+use api::session::FrontEnd;
 use wal::{Lookup, Result, Table, View};
 
+use crate::machine::front_ends;
 use crate::machine::tables::{self, BOOKS, BookRow, Head, OUTBOX, TITLES, TOPICS, TopicRow};
 use crate::machine::{ConsumerId, Limits, Totals, outbox, slug};
 
@@ -83,6 +85,16 @@ pub fn waiting(view: &View<'_>) -> Result<u64> {
 /// All consumers of the outbox, in order of id, and how far each has acknowledged.
 pub fn consumers(view: &View<'_>) -> Result<Vec<(ConsumerId, Position)>> {
     outbox::consumers(view)
+}
+
+/// The front ends that may hold a lease, in order of id.
+pub fn front_ends(view: &View<'_>) -> Result<Vec<FrontEnd>> {
+    front_ends::registered(view)
+}
+
+/// The newest term whose primary ended all leases itself (R13), 0 if none did.
+pub fn leases_ended_in(view: &View<'_>) -> Result<u64> {
+    front_ends::leases_ended_in(view)
 }
 
 /// The sales after `after`, at most `limit` (1 to `FOLLOW_SALES_MAX`), all of one incarnation.

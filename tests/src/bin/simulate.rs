@@ -18,7 +18,8 @@ const TAIL: usize = 120;
 /// Seeds per profile in a search for a run that fails.
 const SEARCH_SEEDS: u64 = 400;
 
-const USAGE: &str = "simulate [--reads N] [--seeds N] [--seed N] [--profile NAME] [--without RULE] [--rules] [--words]
+const USAGE: &str =
+    "simulate [--reads N] [--seeds N] [--seed N] [--profile NAME] [--without RULE] [--rules] [--words]
   --reads N       run until so many reads were answered from caches (default 1000000)
   --seeds N       run so many seeds per profile instead
   --seed N        run this seed only

@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use api::catalog::{Query, Read as Answered};
+use api::session::{FrontEnd, Rule};
 use catalog::machine::{Catalog, Reply};
 use catalog::queries;
 use wal::View;
-use wal::replica::{Config, ELECTION_TICKS, Input, Outcomes, ReadFailed, ReadRequest, Replica, Status, Transport};
+use wal::replica::{
+    Config, ELECTION_TICKS, Input, Outcomes, ReadFailed, ReadRequest, Replica, Status, Transport,
+};
 use wal::store::Store;
-
-use api::session::{FrontEnd, Rule};
 
 use super::clock::Clock;
 use super::disk::Disk;
@@ -28,24 +29,63 @@ const TURN_MIN: Duration = Duration::from_micros(50);
 /// Longest such time.
 const TURN_MAX: Duration = Duration::from_micros(700);
 
-/// What a turn gives.
+/// What a turn gives. Terms are those that something was proposed or asked in.
 pub enum Output {
     /// A frame for a peer.
     Frame(Place, Vec<u8>),
     /// What became of a batch of writes.
-    Batch { term: u64, ticket: u64, caller: Caller, outcomes: Outcomes<Reply> },
+    Batch {
+        /// Its term.
+        term: u64,
+        /// Its ticket.
+        ticket: u64,
+        /// Who waits for it.
+        caller: Caller,
+        /// What became of it.
+        outcomes: Outcomes<Reply>,
+    },
     /// What became of the registration of a front end.
-    Registered { term: u64, front_end: FrontEnd, outcomes: Outcomes<Reply> },
+    Registered {
+        /// Its term.
+        term: u64,
+        /// The front end.
+        front_end: FrontEnd,
+        /// What became of it.
+        outcomes: Outcomes<Reply>,
+    },
     /// What became of the removal of a front end.
-    Removed { term: u64, front_end: FrontEnd, outcomes: Outcomes<Reply> },
+    Removed {
+        /// Its term.
+        term: u64,
+        /// The front end.
+        front_end: FrontEnd,
+        /// What became of it.
+        outcomes: Outcomes<Reply>,
+    },
     /// The log says that all leases have ended, or never will.
     LeasesEnded,
     /// The catalog was set up, or not.
     SetUp,
     /// A read-index round for leases has ended.
-    Round { term: u64, since: Duration, safe_at: Duration, done: bool },
+    Round {
+        /// The term that it was to confirm.
+        term: u64,
+        /// When this replica was first seen to be primary of it.
+        since: Duration,
+        /// The clock reading before the round.
+        safe_at: Duration,
+        /// Whether it completed.
+        done: bool,
+    },
     /// A reader may read now, or not.
-    Query { caller: Caller, query: Query, may: Result<u64, ReadFailed> },
+    Query {
+        /// Who waits for the answer.
+        caller: Caller,
+        /// What it asks.
+        query: Query,
+        /// Whether it may read.
+        may: Result<u64, ReadFailed>,
+    },
     /// A hand-over has ended, however it did.
     HandedOver,
 }
@@ -190,7 +230,9 @@ impl<'d> Machine<'d> {
                 let caller = Caller { from, call };
                 match request {
                     Request::Read(query) => self.start_query(caller, query, out),
-                    Request::Poll(poll) => self.with_gate(out, |gate, around| gate.poll(caller, poll, around)),
+                    Request::Poll(poll) => {
+                        self.with_gate(out, |gate, around| gate.poll(caller, poll, around))
+                    }
                     Request::Write(writes) => {
                         self.with_gate(out, |gate, around| gate.pass(caller, &writes, around))
                     }
@@ -274,7 +316,8 @@ impl<'d> Machine<'d> {
     /// What the replica's thread called back, in that order.
     fn take_outputs(&mut self, out: &mut Outside) {
         loop {
-            let Some(output) = self.process.as_ref().and_then(|process| process.outputs.try_recv().ok()) else {
+            let Some(output) = self.process.as_ref().and_then(|process| process.outputs.try_recv().ok())
+            else {
                 return;
             };
             match output {

@@ -343,8 +343,8 @@ impl Gate {
     pub fn nudge(&mut self, around: &mut Around<'_, '_>) {
         let status = around.replica.status();
         let primary = (status.role == Role::Primary).then_some(status.term);
-        let changed = self.seen_version != self.sessions.version()
-            || primary != self.seen.map(|(term, _)| term);
+        let changed =
+            self.seen_version != self.sessions.version() || primary != self.seen.map(|(term, _)| term);
         let due = self.sessions.due().map(|due| around.clock.when(due));
         if changed {
             let at = around.out.now + around.out.random.between(Duration::ZERO, NOTICE) + around.out.stall();

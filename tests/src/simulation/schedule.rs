@@ -59,10 +59,12 @@ fn cut(random: &mut Random, primary: Place, places: usize) -> Vec<(Place, Place)
     let (mut pairs, both): (Vec<_>, _) = match random.below(6) {
         // A primary that does not know that it is deposed, and front ends that still reach it.
         0 | 1 => (peers.map(|peer| (primary, peer)).collect(), random.below(4) > 0),
-        // The same, and front ends reach nobody else.
+        // The same, and one front end reaches nobody else, while the others do not reach that primary.
         2 => {
-            let lonely = (CATALOGS..places).flat_map(|front| peers.clone().map(move |peer| (front, peer)));
-            (peers.clone().map(|peer| (primary, peer)).chain(lonely).collect(), true)
+            let lonely = front_end(random, places);
+            let beyond = peers.clone().map(|peer| (lonely, peer));
+            let others = (CATALOGS..places).filter(|front| *front != lonely).map(|front| (primary, front));
+            (peers.clone().map(|peer| (primary, peer)).chain(beyond).chain(others).collect(), true)
         }
         // A front end that does not hear of invalidations.
         3 => (vec![(primary, front_end(random, places))], random.below(2) == 0),
@@ -83,8 +85,9 @@ fn cut(random: &mut Random, primary: Place, places: usize) -> Vec<(Place, Place)
 
 fn pause(random: &mut Random, primary: Place, places: usize) -> Fault {
     match random.below(6) {
-        0 | 1 => Fault::Pause(primary, vec![Thread::First, Thread::Gate]),
-        2 => Fault::Pause(primary, vec![Thread::First]),
+        0 => Fault::Pause(primary, vec![Thread::First, Thread::Gate]),
+        // A primary whose gate goes on while its engine stands still.
+        1 | 2 => Fault::Pause(primary, vec![Thread::First]),
         3 => Fault::Pause(primary, vec![Thread::Gate]),
         4 => Fault::Pause(front_end(random, places), vec![Thread::First]),
         _ => Fault::Pause(random.index(CATALOGS), vec![Thread::First, Thread::Gate]),

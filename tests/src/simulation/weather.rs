@@ -69,13 +69,17 @@ impl Profile {
                 late_by: Duration::from_millis(900),
                 ..calm
             },
-            Profile::Cuts => {
-                Weather { lost: 100, faults: faulty(350, Mix { cuts: 1, ..Mix::default() }), ..calm }
-            }
+            Profile::Cuts => Weather {
+                lost: 100,
+                stalled: 60,
+                stalled_for: Duration::from_millis(800),
+                faults: faulty(600, Mix { cuts: 1, ..Mix::default() }),
+                ..calm
+            },
             Profile::Pauses => Weather {
                 stalled: 60,
                 stalled_for: Duration::from_millis(2_000),
-                faults: faulty(350, Mix { pauses: 1, ..Mix::default() }),
+                faults: faulty(1_000, Mix { pauses: 1, ..Mix::default() }),
                 ..calm
             },
             Profile::Failovers => Weather {
@@ -94,7 +98,7 @@ impl Profile {
                 late_by: Duration::from_millis(900),
                 stalled: 40,
                 stalled_for: Duration::from_millis(1_500),
-                faults: faulty(300, Mix { cuts: 4, pauses: 3, deaths: 2, hand_overs: 1 }),
+                faults: faulty(600, Mix { cuts: 4, pauses: 3, deaths: 2, hand_overs: 1 }),
             },
         }
     }

@@ -96,7 +96,8 @@ impl<'d> World<'d> {
 
     /// Starts a replica with an election timeout that no other has.
     fn start_catalog(&mut self, at: Place) {
-        let others: Vec<usize> = (0..CATALOGS).filter(|other| *other != at).map(|o| self.elections[o]).collect();
+        let others: Vec<usize> =
+            (0..CATALOGS).filter(|other| *other != at).map(|o| self.elections[o]).collect();
         let free: Vec<usize> = (0..ELECTION_SPREAD).filter(|ticks| !others.contains(ticks)).collect();
         self.elections[at] = free[self.out.random.index(free.len())];
         self.catalogs[at].start(self.elections[at], &mut self.out);
@@ -213,7 +214,10 @@ impl<'d> World<'d> {
         let primary = |at: &Place| {
             self.catalogs[*at].status().filter(|status| status.role == wal::replica::Role::Primary)
         };
-        (0..CATALOGS).filter(|at| primary(at).is_some()).max_by_key(|at| primary(at).map(|s| s.term)).unwrap_or(0)
+        (0..CATALOGS)
+            .filter(|at| primary(at).is_some())
+            .max_by_key(|at| primary(at).map(|s| s.term))
+            .unwrap_or(0)
     }
 
     fn strike(&mut self) {

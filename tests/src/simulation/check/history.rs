@@ -32,8 +32,12 @@ pub struct History {
 impl History {
     /// Applies the log in `store` up to `last`.
     pub fn replay(store: &dyn Store, last: u64) -> History {
-        let mut history =
-            History { versions: vec![Versions::new(); Wanted::COUNT], replies: BTreeMap::new(), last, hash: 0 };
+        let mut history = History {
+            versions: vec![Versions::new(); Wanted::COUNT],
+            replies: BTreeMap::new(),
+            last,
+            hash: 0,
+        };
         let memory = Memory::new();
         let mut seen = Tables::default();
         history.note(&memory, &mut seen, 0);

@@ -112,7 +112,10 @@ impl Sight {
         let Sight { version, began, ended, by, how, .. } = self;
         let who = || {
             let by = name(*by);
-            format!("{by} showed {wanted:?} of index {version} ({how:?}), begun {:?}, ended {ended:?}", began.at)
+            format!(
+                "{by} showed {wanted:?} of index {version} ({how:?}), begun {:?}, ended {ended:?}",
+                began.at
+            )
         };
         if *version > history.last {
             return Some(format!("{}, but the log ends at {}", who(), history.last));
@@ -124,7 +127,10 @@ impl Sight {
         let (floor, _) = history.at(wanted, began.floor);
         (from < floor).then(|| {
             let since = began.floor;
-            format!("{}: stale, it changed at {floor}, and index {since} was known when the read began", who())
+            format!(
+                "{}: stale, it changed at {floor}, and index {since} was known when the read began",
+                who()
+            )
         })
     }
 }

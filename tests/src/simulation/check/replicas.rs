@@ -29,7 +29,8 @@ pub fn differences(store: &dyn Store, history: &History) -> Vec<String> {
     }
     if applied.hash != history.hash || computed != history.hash {
         let wanted = history.hash;
-        differences.push(format!("state hash {:x} kept, {computed:x} computed, not {wanted:x}", applied.hash));
+        differences
+            .push(format!("state hash {:x} kept, {computed:x} computed, not {wanted:x}", applied.hash));
     }
     differences
 }

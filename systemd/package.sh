@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-command -v cargo-deb >/dev/null || cargo install cargo-deb --version 3.6.3 --locked --quiet
+command -v cargo-deb >/dev/null || cargo install cargo-deb --version 3.8.0 --locked --quiet
 cargo build --release --locked --package quire
 rm -rf target/package
 mkdir -p target/package/completions

@@ -16,6 +16,7 @@ pub mod load;
 pub mod ordeal;
 pub mod ports;
 pub mod scratch;
+pub mod simulation;
 pub mod store;
 pub mod traffic;
 pub mod wait;

@@ -72,6 +72,10 @@ pub struct Config {
     pub voters: Vec<NodeId>,
     /// Number of this start, from 1: makes read requests unique across restarts.
     pub boot: u64,
+    /// Ticks without a word from the primary until this replica calls an election, from `ELECTION_TICKS` to one less
+    /// than twice as many. `None`: drawn anew each time from the operating system's randomness. A simulation, which
+    /// must own all randomness, gives every replica another number.
+    pub election_ticks: Option<usize>,
 }
 
 /// Carries frames to peers. Frames may be lost, doubled and reordered.
@@ -176,6 +180,9 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             id: config.node,
             applied: applied.index,
             election_tick: ELECTION_TICKS,
+            // The engine draws from `min..max`; zeroes mean the whole range.
+            min_election_tick: config.election_ticks.unwrap_or(0),
+            max_election_tick: config.election_ticks.map_or(0, |ticks| ticks + 1),
             heartbeat_tick: HEARTBEAT_TICKS,
             max_size_per_msg: MESSAGE_BYTES_MAX,
             max_inflight_msgs: IN_FLIGHT_MAX,

@@ -66,6 +66,8 @@ struct Reign<W> {
     held: VecDeque<(u64, W)>,
     /// R13: a hand-over has begun; nothing is granted or taken any more in this term.
     closed: bool,
+    /// R4: `DEAD_AFTER`.
+    dead_after: Duration,
 }
 
 /// A front end that may be granted a lease.
@@ -86,8 +88,9 @@ struct Known {
 struct Session {
     id: u64,
     opened: Duration,
-    /// R4: the newest clock reading that a lease of it counted from.
+    /// R4: the newest clock reading that a lease of it counted from, and how much later it is over for sure.
     used: Duration,
+    dead_after: Duration,
     /// Number of the newest poll.
     poll: u64,
     /// Number of the next message.
@@ -168,6 +171,7 @@ impl<W> Sessions<W> {
         let known: BTreeMap<FrontEnd, Known> =
             registered.into_iter().map(|front_end| (front_end, Known::since(since))).collect();
         let waits = !revoked && self.without != Some(Rule::R11);
+        let dead_after = if self.without == Some(Rule::R4) { LEASE / 2 } else { DEAD_AFTER };
         self.reign = Some(Reign {
             term,
             safe_at,
@@ -179,6 +183,7 @@ impl<W> Sessions<W> {
             open: BTreeMap::new(),
             held: VecDeque::new(),
             closed: false,
+            dead_after,
         });
         self.version += 1;
     }
@@ -447,7 +452,7 @@ impl<W> Reign<W> {
                     return Ok(News::Over);
                 }
                 let Some(lease_us) = lease_left(self.safe_at, now) else { return wait(WAIT_MS) };
-                let mut session = Session::new(fresh, poll.number, now);
+                let mut session = Session::new(fresh, poll.number, now, self.dead_after);
                 session.used = self.safe_at;
                 if let Some(before) = self.sessions.get(&id) {
                     // The process may still use the lease of the session before: waited for as long as that lives.
@@ -481,11 +486,12 @@ impl Known {
 }
 
 impl Session {
-    fn new(id: u64, poll: u64, now: Duration) -> Session {
+    fn new(id: u64, poll: u64, now: Duration, dead_after: Duration) -> Session {
         Session {
             id,
             opened: now,
             used: Duration::ZERO,
+            dead_after,
             poll,
             next: 1,
             queue: VecDeque::new(),
@@ -526,7 +532,7 @@ impl Session {
 
     /// R4.
     fn dead_at(&self) -> Duration {
-        self.used + DEAD_AFTER
+        self.used + self.dead_after
     }
 
     /// R2, and holes 12: who renews and does not acknowledge must not hold up writes for ever.

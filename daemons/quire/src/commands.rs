@@ -5,6 +5,7 @@ mod catalog;
 mod client;
 mod frontend;
 mod health;
+mod manual;
 mod order;
 mod up;
 
@@ -43,6 +44,10 @@ pub(crate) enum Command {
     Frontend(Daemon<kit::settings::FrontendSettings>),
     /// Ask whether a daemon takes requests
     Health(health::HealthSettings),
+    /// Print completions for a shell
+    Completions(manual::CompletionsSettings),
+    /// Write manual pages
+    Manpages(manual::ManpagesSettings),
     /// Put a load on a running store and measure it
     Bench(bench::BenchSettings),
 }
@@ -56,6 +61,8 @@ impl Command {
             Command::Order(_) => "order",
             Command::Frontend(_) => "frontend",
             Command::Health(_) => "health",
+            Command::Completions(_) => "completions",
+            Command::Manpages(_) => "manpages",
             Command::Bench(_) => "bench",
         }
     }
@@ -68,6 +75,8 @@ impl Command {
             Command::Order(daemon) => order::run(daemon),
             Command::Frontend(daemon) => frontend::run(daemon),
             Command::Health(settings) => health::run(settings),
+            Command::Completions(settings) => manual::completions(&settings),
+            Command::Manpages(settings) => manual::manpages(&settings),
             Command::Bench(settings) => bench::run(settings),
         }
     }

@@ -45,7 +45,7 @@ impl<R: Send + 'static> Replica<R> {
         );
         self.set_waiting_for(String::new());
         let voters = formation.voters.iter().map(|(_, node)| *node).collect();
-        self.handle.start(Config { node: identity.node, voters, boot: identity.boot });
+        self.handle.start(Config { node: identity.node, voters, boot: identity.boot, election_ticks: None });
     }
 
     fn peer_links(&self) -> Vec<(u64, PeerLinks)> {

@@ -1,0 +1,137 @@
+//! What there was to see at every place of the log: the final log, applied once more to an empty store.
+//!
+//! Which answers an entry changed is found by comparing tables, not by asking `command::keys`, which is under test.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use api::catalog::Read;
+use bytes::Bytes;
+use catalog::machine::{Catalog, Reply};
+use catalog::queries;
+use frontend::shown::Shown;
+use wal::store::{Memory, Store, Table};
+use wal::{Entry, State, StateHash, StateMachine, View, log};
+
+use crate::simulation::books::Wanted;
+
+/// The answers of one question over time: from which index on, and the body.
+type Versions = Vec<(u64, Bytes)>;
+
+/// See the head of this module.
+pub struct History {
+    versions: Vec<Versions>,
+    /// By index, what the machine replied.
+    replies: BTreeMap<u64, Reply>,
+    /// The last index.
+    pub last: u64,
+    /// The state hash after it.
+    pub hash: StateHash,
+}
+
+impl History {
+    /// Applies the log in `store` up to `last`.
+    pub fn replay(store: &dyn Store, last: u64) -> History {
+        let mut history = History {
+            versions: vec![Versions::new(); Wanted::COUNT],
+            replies: BTreeMap::new(),
+            last,
+            hash: 0,
+        };
+        let memory = Memory::new();
+        let mut seen = Tables::default();
+        history.note(&memory, &mut seen, 0);
+        let txn = store.read().expect("a disk in memory has no faults");
+        let mut machine = Catalog;
+        log::scan(&*txn, 1, &mut |entry: Entry, _| {
+            if entry.index > last {
+                return ControlFlow::Break(());
+            }
+            if entry.command.kind != 0 {
+                let mut txn = memory.write().expect("memory has no faults");
+                let reply = machine.apply(&mut State::new(&mut *txn, &mut history.hash), &entry);
+                history.replies.insert(entry.index, reply.expect("committed entries can be applied"));
+                txn.commit().expect("memory has no faults");
+                history.note(&memory, &mut seen, entry.index);
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("the log is undamaged");
+        history
+    }
+
+    /// What the machine replied to the entry at `index`.
+    pub fn reply(&self, index: u64) -> Option<&Reply> {
+        self.replies.get(&index)
+    }
+
+    /// All replies, in order.
+    pub fn replies(&self) -> impl Iterator<Item = (u64, &Reply)> {
+        self.replies.iter().map(|(index, reply)| (*index, reply))
+    }
+
+    /// From which index on the answer was what it was at `index`, and the answer.
+    pub fn at(&self, wanted: Wanted, index: u64) -> (u64, &Bytes) {
+        let versions = &self.versions[wanted.number()];
+        let after = versions.partition_point(|(from, _)| *from <= index);
+        let (from, body) = &versions[after - 1];
+        (*from, body)
+    }
+
+    /// Renders what has changed since the last time.
+    fn note(&mut self, memory: &Memory, seen: &mut Tables, index: u64) {
+        let txn = memory.read().expect("memory has no faults");
+        let now = Tables::of(&*txn);
+        let view = View::new(&*txn);
+        for wanted in Wanted::all() {
+            let changed = match wanted {
+                Wanted::Book(id) => now.books.get(&id) != seen.books.get(&id),
+                _ => now.listed != seen.listed,
+            };
+            if index == 0 || changed {
+                let target = wanted.target();
+                let answer = queries::answer(&view, &target.query()).expect("undamaged");
+                let shown = Shown::read(&target, &Read { index, log_ms: 0, answer }).expect("of this query");
+                let versions = &mut self.versions[wanted.number()];
+                if versions.last().is_none_or(|(_, body)| body != shown.body()) || changed_book(wanted) {
+                    versions.push((index, shown.body().clone()));
+                }
+            }
+        }
+        *seen = now;
+    }
+}
+
+/// A book has a new version with every change, also with one back to what it was.
+fn changed_book(wanted: Wanted) -> bool {
+    matches!(wanted, Wanted::Book(_))
+}
+
+/// What lies in the tables that answers come from.
+#[derive(Default)]
+struct Tables {
+    books: BTreeMap<u64, Vec<u8>>,
+    listed: Vec<(u8, Vec<u8>, Vec<u8>)>,
+}
+
+impl Tables {
+    fn of(txn: &dyn wal::store::Read) -> Tables {
+        let mut tables = Tables::default();
+        for &Table { id, name } in Catalog.tables() {
+            let visit: &mut wal::store::Visit<'_> = &mut |key, value| {
+                match name {
+                    "books" => {
+                        let number = key.try_into().map(u64::from_be_bytes).expect("books have numbers");
+                        tables.books.insert(number, value.to_vec());
+                    }
+                    _ => tables.listed.push((id, key.to_vec(), value.to_vec())),
+                }
+                ControlFlow::Continue(())
+            };
+            if matches!(name, "books" | "titles" | "topics") {
+                txn.scan(Table { id, name }, &[], visit).expect("memory has no faults");
+            }
+        }
+        tables
+    }
+}

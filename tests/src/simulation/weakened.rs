@@ -1,0 +1,60 @@
+//! The cache protocol without one of its rules: that the checkers object shows that they can, and what the rule is for.
+
+use api::session::Rule;
+
+use super::weather::Profile;
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftOut {
+    /// A rule. Without R10, a reader goes by the lease and the clock that the reader before it found.
+    Rule(Rule),
+}
+
+/// A run in which the checkers object.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// What is left out.
+    pub left_out: LeftOut,
+    /// The profile.
+    pub profile: Profile,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// All rules, with their names on the command line.
+const NAMES: [(Rule, &str); 9] = [
+    (Rule::R1, "r1"),
+    (Rule::R3, "r3"),
+    (Rule::R4, "r4"),
+    (Rule::R6, "r6"),
+    (Rule::R8, "r8"),
+    (Rule::R10, "r10"),
+    (Rule::R10b, "r10b"),
+    (Rule::R11, "r11"),
+    (Rule::Epoch, "epoch"),
+];
+
+impl LeftOut {
+    /// Everything that can be left out.
+    pub fn all() -> impl Iterator<Item = LeftOut> {
+        NAMES.into_iter().map(|(rule, _)| LeftOut::Rule(rule))
+    }
+
+    /// The rule.
+    pub fn rule(self) -> Option<Rule> {
+        let LeftOut::Rule(rule) = self;
+        Some(rule)
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        let LeftOut::Rule(rule) = self;
+        NAMES.iter().find(|(named, _)| *named == rule).map_or("", |(_, name)| name)
+    }
+
+    /// What has this name.
+    pub fn named(name: &str) -> Option<LeftOut> {
+        LeftOut::all().find(|left_out| left_out.name() == name)
+    }
+}

@@ -264,7 +264,8 @@ impl<W> Sessions<W> {
 
     fn end(&mut self, term: u64, ticket: u64, message: Message, now: Duration) {
         let Some(reign) = self.in_term(term) else { return };
-        if reign.open.remove(&ticket).is_none() || reign.sessions.is_empty() {
+        // R13: a session ends with its REVOKE. The front end takes nothing after that, so it would acknowledge nothing.
+        if reign.open.remove(&ticket).is_none() || reign.sessions.is_empty() || reign.closed {
             return;
         }
         for session in reign.sessions.values_mut() {
@@ -416,6 +417,8 @@ impl<W> Reign<W> {
         let Some(known) = self.known.get_mut(&id) else {
             return match (self.closed, room) {
                 (true, _) => Err(Polled::NotLeading),
+                // It was held while its front end took leave: who stays asks for a new session.
+                _ if poll.session.is_some() => Ok(News::Over),
                 (false, true) => Err(Polled::Register),
                 (false, false) => wait(RENEW_MS),
             };

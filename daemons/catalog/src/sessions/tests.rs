@@ -220,6 +220,21 @@ fn r13_a_planned_hand_over_leaves_no_lease_behind() {
 }
 
 #[test]
+fn r13_nothing_comes_after_the_revocation() {
+    let mut sessions = leading(ms(0), &[FRONT]);
+    let mut front = Front::open(&mut sessions, FRONT, ms(1));
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "a", ms(2)), Begun::Held);
+    front.take(&mut sessions, ms(3));
+    front.poll(&mut sessions, ms(4));
+    assert_eq!(sessions.release(ms(4)), [(1, "a")]);
+    sessions.revoke(ms(5));
+    sessions.applied(TERM, 1, vec![book(1, 9)], ms(6));
+    assert_eq!(front.take(&mut sessions, ms(7)).0, [Message::Revoke]);
+    assert_eq!(news(front.poll(&mut sessions, ms(8))), News::Over);
+    assert!(sessions.revoked(ms(8)), "no lease has to be waited for");
+}
+
+#[test]
 fn only_who_is_in_the_log_is_granted_anything() {
     let mut sessions = leading(ms(0), &[]);
     let mut front = Front::new(FRONT);
@@ -279,6 +294,9 @@ fn who_leaves_is_not_waited_for() {
     let leave = Poll { front_end: FRONT, number: front.number, session: None, processed: 0, leaving: true };
     assert_eq!(sessions.poll(&leave, ms(3), 9, true), Polled::Remove);
     assert_eq!(sessions.release(ms(3)), [(1, "a")]);
+    sessions.removed(TERM, &FRONT);
+    front.session = Some(1001);
+    assert_eq!(news(front.poll(&mut sessions, ms(4))), News::Over, "a poll that was held brings it not back");
 }
 
 #[test]

@@ -12,7 +12,7 @@ const SALES_LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn the_reference_env_files_make_a_store() {
-    let store = Store::start_as(Shape::ReferenceFiles, "reference-files");
+    let store = Store::start_as(Shape::ReferenceFiles, 1, "reference-files");
     let stocks = store.stocks_at(&store.catalogs[0]);
     let load = Load::start(&store.front.api, 4, &BOOKS.collect::<Vec<_>>());
     load.wait_for_more(50, SALES_LIMIT);

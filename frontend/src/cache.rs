@@ -147,3 +147,6 @@ pub struct Filled<P> {
     /// Readers that waited for it.
     pub waiters: Vec<P>,
 }
+
+#[cfg(test)]
+mod tests;

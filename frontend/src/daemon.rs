@@ -9,9 +9,13 @@ use kit::http::Request;
 use kit::lifecycle::{Stop, start_coroutines};
 use kit::link::Address;
 use kit::settings::{FrontendConfig, Host};
+use kit::supervision;
 
+use crate::cache::Cache;
+use crate::cached::Cached;
 use crate::routes::{Context, router};
-use crate::store::{Replicas, Upstream};
+use crate::session::Session;
+use crate::store::{Replicas, Store, Upstream};
 
 /// Threads that run coroutines. The front end is the daemon that people wait for, so it gets two.
 const WORKERS: usize = 2;
@@ -37,18 +41,31 @@ pub fn run(config: FrontendConfig, stop: Stop) -> Result<(), Failure> {
 /// replica has to be up. Blocks the calling OS thread; coroutines must have been started.
 pub fn serve(listener: Listener, config: &FrontendConfig, stop: &Stop) {
     let upstreams = |hosts: &[Host]| hosts.iter().map(upstream).collect::<Vec<_>>();
-    let store = Replicas::open(&upstreams(&config.catalog), &upstreams(&config.order), config.deadline);
-    let context = Context { store: Arc::new(store), stop: stop.clone() };
+    let replicas = Replicas::open(&upstreams(&config.catalog), &upstreams(&config.order), config.deadline);
+    let (store, session): (Arc<dyn Store>, _) = match config.cache_bytes {
+        0 => (Arc::new(replicas), None),
+        bytes => {
+            let cache = Arc::new(Cache::new(uuid::Uuid::new_v4().into_bytes(), bytes));
+            let catalog = upstreams(&config.catalog).into_iter().map(|upstream| upstream.address);
+            let session = Session::open(cache.clone(), catalog.collect());
+            (Arc::new(Cached::new(replicas, cache)), Some(session))
+        }
+    };
+    let context = Context { store, stop: stop.clone() };
     let router = router();
     let handler = move |request: Request| router.handle(&context, &request);
     let limits = Limits { linger: LINGER, ..Limits::default() };
     let plane = api_plane::serve(listener, limits, Arc::new(handler));
     log::info!("the front end serves {}", plane.local_addr());
+    supervision::feed_watchdog(supervision::beating_coroutine());
+    supervision::ready(&format!("the front end serves {}", plane.local_addr()));
     stop.wait();
+    supervision::stopping();
     log::info!("the front end stops");
     if !plane.drain(DRAIN_LIMIT) {
         log::warn!("some requests were still under way after {} s", DRAIN_LIMIT.as_secs());
     }
+    drop(session); // takes leave: writes need not wait for this front end
 }
 
 fn upstream(host: &Host) -> Upstream {

@@ -16,7 +16,8 @@ use kit::{answers, body, refusals};
 
 use crate::balancer::GaveUp;
 use crate::buying::Verdict;
-use crate::store::Store;
+use crate::cache::Target;
+use crate::store::{Consistency, Store};
 use crate::usage;
 
 /// What the handlers work with.
@@ -46,27 +47,36 @@ pub fn router() -> Router<Context> {
         .route(Method::GET, "/readyz", ready)
 }
 
-fn search(context: &Context, request: &Request, params: &Params) -> Result<Response, Problem> {
-    let topic = params.get("topic").to_owned();
+fn search(context: &Context, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
     let after = request.query_param("after").filter(|after| !after.is_empty());
-    let read = read(context, Query::Topic { topic, after, limit: answers::limit(request)? })?;
-    match &read.answer {
-        Answer::Topic(Ok(page)) => Ok(read_at(Response::json(200, &answers::Search::new(page)), &read)),
-        Answer::Topic(Err(topics)) => Err(answers::missing_at(refusals::unknown_topic(topics), read.index)),
-        _ => Err(refusals::not_an_answer()),
+    let (slug, limit) = (params.get("topic"), answers::limit(request)?);
+    see(context, request, &Target::Page { slug, after: after.as_deref(), limit })
+}
+
+fn lookup(context: &Context, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
+    see(context, request, &Target::Book(book_id(params)?))
+}
+
+fn topics(context: &Context, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
+    see(context, request, &Target::Topics)
+}
+
+/// What can be cached.
+fn see(context: &Context, request: &Request, target: &Target<'_>) -> Result<Response, Problem> {
+    let seen = context.store.see(target, consistency(request)?).map_err(gave_up)?;
+    Ok(seen.shown.response(seen.how, request))
+}
+
+/// `?consistency=`: what the answer must be worth.
+fn consistency(request: &Request) -> Result<Consistency, Problem> {
+    match request.query_param("consistency").as_deref() {
+        None | Some("linearizable") => Ok(Consistency::Linearizable),
+        Some("local") => Ok(Consistency::Local),
+        Some(other) => Err(refusals::bad_parameter("consistency", other, "linearizable or local")),
     }
 }
 
-fn lookup(context: &Context, _: &Request, params: &Params) -> Result<Response, Problem> {
-    let read = read(context, Query::Book { id: book_id(params)? })?;
-    match &read.answer {
-        Answer::Book(Some(book)) => Ok(read_at(Response::json(200, &answers::BookShown::from(book)), &read)),
-        Answer::Book(None) => Err(answers::missing_at(refusals::unknown_book(), read.index)),
-        _ => Err(refusals::not_an_answer()),
-    }
-}
-
-fn books(context: &Context, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn books(context: &Context, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let query = Query::Books { after: answers::after(request)?, limit: answers::limit(request)? };
     let read = read(context, query)?;
     match &read.answer {
@@ -75,17 +85,7 @@ fn books(context: &Context, request: &Request, _: &Params) -> Result<Response, P
     }
 }
 
-fn topics(context: &Context, _: &Request, _: &Params) -> Result<Response, Problem> {
-    let read = read(context, Query::Topics)?;
-    match &read.answer {
-        Answer::Topics(topics) => {
-            Ok(read_at(Response::json(200, &answers::Topics::from(topics.as_slice())), &read))
-        }
-        _ => Err(refusals::not_an_answer()),
-    }
-}
-
-fn buy(context: &Context, request: &Request, params: &Params) -> Result<Response, Problem> {
+fn buy(context: &Context, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
     let book = book_id(params)?;
     let quantity = body::object(&request.body)?.integer("quantity", 1..=COPIES_MAX)?.unwrap_or(1);
     let key = body::key_header(request)?.unwrap_or_else(answers::new_key);
@@ -119,7 +119,7 @@ fn decided(replica: &str, result: &WriteResult, key: &str, quantity: u64) -> Res
     Err(answers::decided_problem(refused, result))
 }
 
-fn order(context: &Context, request: &Request, params: &Params) -> Result<Response, Problem> {
+fn order(context: &Context, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
     let number = params.get("number");
     let order = body::path_id(number, refusals::bad_order_number, refusals::unknown_order)?;
     let position = answers::position_param(request)?;
@@ -137,7 +137,7 @@ fn order(context: &Context, request: &Request, params: &Params) -> Result<Respon
     }
 }
 
-fn orders(context: &Context, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn orders(context: &Context, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let question = Question::Orders { after: answers::after(request)?, limit: answers::limit(request)? };
     match context.store.order_book(None, question).map_err(gave_up)? {
         api::order::Read::Orders { rows, more, total } => {
@@ -148,7 +148,7 @@ fn orders(context: &Context, request: &Request, _: &Params) -> Result<Response, 
     }
 }
 
-fn ready(context: &Context, _: &Request, _: &Params) -> Result<Response, Problem> {
+fn ready(context: &Context, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     Ok(if context.stop.requested() { answers::message(503, "stopping") } else { answers::ok() })
 }
 
@@ -160,7 +160,7 @@ fn read_at(response: Response, read: &Read) -> Response {
     answers::read_at(response, read.index, answers::LINEARIZABLE)
 }
 
-fn book_id(params: &Params) -> Result<u64, Problem> {
+fn book_id(params: &Params<'_>) -> Result<u64, Problem> {
     body::path_id(params.get("id"), refusals::bad_book_number, refusals::unknown_book)
 }
 

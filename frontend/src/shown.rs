@@ -89,16 +89,16 @@ impl Shown {
         Shown::new(Response::json(200, &answers::Topics::from(topics)), index, index, true)
     }
 
-    /// A replica's answer to the query for `target`; `None` if it answers something else.
-    pub fn read(target: &Target<'_>, read: &Read) -> Option<Shown> {
-        Some(match (target, &read.answer) {
+    /// A replica's answer to the query for `target`.
+    pub fn read(target: &Target<'_>, read: &Read) -> Shown {
+        match (target, &read.answer) {
             (Target::Book(_), Answer::Book(Some(book))) => Shown::book(book, read.index),
             (Target::Book(_), Answer::Book(None)) => Shown::unknown_book(read.index),
             (Target::Page { .. }, Answer::Topic(Ok(page))) => Shown::page(page, read.index),
             (Target::Page { .. }, Answer::Topic(Err(topics))) => Shown::unknown_topic(topics, read.index),
             (Target::Topics, Answer::Topics(topics)) => Shown::topics(topics, read.index),
-            _ => return None,
-        })
+            _ => Shown::new(refusals::not_an_answer().into(), read.index, read.index, false),
+        }
     }
 
     fn new(response: Response, index: u64, version: u64, keepable: bool) -> Shown {
@@ -195,6 +195,15 @@ impl How {
 }
 
 impl Target<'_> {
+    /// Whether its answer may be kept at all. A topic that is not written as a slug may be, to the catalog, the same as
+    /// another one; what is the same is for the catalog's own tables of lower case to say, so it is asked each time.
+    pub fn is_cacheable(&self) -> bool {
+        let Target::Page { slug, .. } = self else { return true };
+        let plain = |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase();
+        let words_joined_by_one = slug.split('-').all(|word| !word.is_empty());
+        slug.bytes().all(plain) && words_joined_by_one
+    }
+
     /// What a replica is asked.
     pub fn query(&self) -> Query {
         match *self {

@@ -3,6 +3,7 @@
 //! `Store` is the seam: routes know nothing else. `Replicas` asks catalog and order replicas for everything; a
 //! cache is another `Store` that answers what it can and passes the rest on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::catalog::{Position, Query, Read};
@@ -13,6 +14,8 @@ use serde::de::DeserializeOwned;
 
 use crate::balancer::{Balancer, GaveUp, Replica, Retry, Step};
 use crate::buying::{Buying, Verdict};
+use crate::cache::Target;
+use crate::shown::{How, Shown};
 
 /// How long the first attempt of a catalog read may take. A paused replica costs one read this much, once per
 /// pause (see `ring`); the others never wait for it.
@@ -31,10 +34,34 @@ const ORDER_CALL_LIMIT: Duration = Duration::from_secs(5);
 /// Connections for order reads to one order replica: one that waits for sales does not hold up the others.
 const ORDER_READ_LANES: usize = 4;
 
+/// What an answer must be worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// It includes all that was acknowledged before the call.
+    Linearizable,
+    /// It may come from an expired entry of the cache, if there is one.
+    Local,
+}
+
+/// An answer about the catalog, and how it was come by.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The answer.
+    pub shown: Arc<Shown>,
+    /// How it was come by.
+    pub how: How,
+}
+
 /// What the routes ask of the store. Calls park the caller, for no longer than the store's deadline.
 pub trait Store: Send + Sync + 'static {
     /// Asks about the catalog. Linearizable: the answer includes all that was acknowledged before the call.
     fn read(&self, query: Query) -> Result<Read, GaveUp>;
+
+    /// Asks about what can be cached.
+    fn see(&self, target: &Target<'_>, _wanted: Consistency) -> Result<Seen, GaveUp> {
+        let read = self.read(target.query())?;
+        Ok(Seen { shown: Arc::new(Shown::read(target, &read)), how: How::Uncached })
+    }
 
     /// Buys copies of a book, once for this key (1 to `KEY_BYTES_MAX` printable ASCII characters).
     fn buy(&self, key: &str, book: u64, quantity: u64) -> Verdict;

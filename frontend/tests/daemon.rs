@@ -47,6 +47,7 @@ fn config(api: SocketAddr, catalog_peer: u16) -> FrontendConfig {
         peer: LOOPBACK,
         data_dir: "unused".into(),
         deadline: Duration::from_secs(2),
+        cache_bytes: 0,
         log_level: log::LevelFilter::Off,
     }
 }

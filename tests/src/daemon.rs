@@ -27,13 +27,13 @@ const LOG_LINES_SHOWN: usize = 40;
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `catalog-123`, `order-1`, `frontend`: names its log.
+    /// `catalog-123`, `order-1`, `frontend-1`: names its log.
     pub name: String,
     /// The subcommand and its flags.
     pub arguments: Vec<String>,
     /// Its whole environment.
     pub variables: BTreeMap<String, String>,
-    /// Its process id to the group; 0 for a front end.
+    /// Its process id to the group, or its number among the front ends. or its number among the front ends; 0 for none.
     pub id: u64,
     /// Port of its API plane.
     pub api: u16,
@@ -68,7 +68,7 @@ impl Daemon {
         &self.spec.name
     }
 
-    /// Its process id to the group.
+    /// Its process id to the group, or its number among the front ends.
     pub fn id(&self) -> u64 {
         self.spec.id
     }

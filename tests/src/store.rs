@@ -1,4 +1,4 @@
-//! A whole store: three catalog replicas, three order replicas and a front end, on ports of their own.
+//! A whole store: three catalog replicas, three order replicas and one or more front ends, on ports of their own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::daemon::{Daemon, Spec};
 use crate::{ports, scratch, wait};
 
-/// Longest time from the start of seven blank daemons to the first order, and from the restart of one to its first
+/// Longest time from the start of blank daemons to the first order, and from the restart of one to its first
 /// answer. Far more than either takes; a machine may be busy.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
 /// The reference's process ids of the catalog replicas.
@@ -40,8 +40,10 @@ pub struct Store {
     pub catalogs: Vec<Daemon>,
     /// The order replicas, in the order of `ORDER_IDS`.
     pub orders: Vec<Daemon>,
-    /// The front end.
+    /// The front end, or the first one.
     pub front: Daemon,
+    /// The other front ends.
+    pub more_fronts: Vec<Daemon>,
     // Dropped last, when nothing writes to it any more.
     directory: Option<TempDir>,
 }
@@ -52,21 +54,31 @@ impl Store {
     /// # Panics
     /// If it does not within `READY_LIMIT`.
     pub fn start(name: &str) -> Store {
-        Store::start_as(Shape::Grouped, name)
+        Store::start_as(Shape::Grouped, 1, name)
     }
 
-    /// As `start`, with the daemons told about each other in the way of `shape`.
+    /// As `start`, with that many front ends, 1 or more, beside each other.
     ///
     /// # Panics
     /// As `start`.
-    pub fn start_as(shape: Shape, name: &str) -> Store {
+    pub fn with_fronts(fronts: usize, name: &str) -> Store {
+        Store::start_as(Shape::Grouped, fronts, name)
+    }
+
+    /// As `with_fronts`, with the daemons told about each other in the way of `shape`.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_as(shape: Shape, fronts: usize, name: &str) -> Store {
         let directory = scratch::directory(name);
-        let Specs { catalogs, orders, front } = Specs::new(shape, directory.path());
+        let Specs { catalogs, orders, fronts } = Specs::new(shape, fronts, directory.path());
         let daemon = |spec| Daemon::new(spec, directory.path());
+        let mut fronts = fronts.into_iter().map(daemon);
         let store = Store {
             catalogs: catalogs.into_iter().map(daemon).collect(),
             orders: orders.into_iter().map(daemon).collect(),
-            front: daemon(front),
+            front: fronts.next().expect("a store has a front end"),
+            more_fronts: fronts.collect(),
             directory: Some(directory),
         };
         store.start_all();
@@ -85,12 +97,17 @@ impl Store {
         self.daemons().for_each(Daemon::start);
     }
 
-    /// All seven.
+    /// All of them.
     pub fn daemons(&self) -> impl Iterator<Item = &Daemon> {
-        self.replicas().chain([&self.front])
+        self.replicas().chain(self.fronts())
     }
 
-    /// All but the front end.
+    /// The front ends.
+    pub fn fronts(&self) -> impl Iterator<Item = &Daemon> {
+        [&self.front].into_iter().chain(&self.more_fronts)
+    }
+
+    /// All but the front ends.
     pub fn replicas(&self) -> impl Iterator<Item = &Daemon> {
         self.catalogs.iter().chain(&self.orders)
     }
@@ -106,7 +123,7 @@ impl Store {
     /// After `READY_LIMIT`.
     pub fn wait_ready(&self) {
         self.replicas().for_each(|daemon| self.wait_for(daemon));
-        self.wait_for(&self.front);
+        self.fronts().for_each(|daemon| self.wait_for(daemon));
     }
 
     /// Waits until this daemon does its part in the store.
@@ -115,7 +132,7 @@ impl Store {
     /// After `READY_LIMIT`.
     pub fn wait_for(&self, daemon: &Daemon) {
         let is_order = self.orders.iter().any(|order| std::ptr::eq(order, daemon));
-        let is_front = std::ptr::eq(&self.front, daemon);
+        let is_front = self.fronts().any(|front| std::ptr::eq(front, daemon));
         wait::until(READY_LIMIT, &format!("{} is ready", daemon.name()), || {
             let probe = |method, path: &str, body: Option<&[u8]>, wanted| {
                 let key = new_key("probe");
@@ -252,15 +269,15 @@ fn backup(group: &[Daemon]) -> &Daemon {
     group.iter().find(|daemon| daemon.id() != primary).expect("a group of three has a backup")
 }
 
-/// How the seven are started.
+/// How the daemons are started.
 struct Specs {
     catalogs: Vec<Spec>,
     orders: Vec<Spec>,
-    front: Spec,
+    fronts: Vec<Spec>,
 }
 
 impl Specs {
-    fn new(shape: Shape, directory: &Path) -> Specs {
+    fn new(shape: Shape, fronts: usize, directory: &Path) -> Specs {
         let places = |count: usize| (0..count).map(|_| (ports::free(), ports::free())).collect::<Vec<_>>();
         let (catalogs, orders) = (places(CATALOG_IDS.len()), places(ORDER_IDS.len()));
         let host = |(api, peer): &(u16, u16)| format!("127.0.0.1:{api}:{peer}");
@@ -303,22 +320,25 @@ impl Specs {
                     ])
             }
         };
-        let front_place = (ports::free(), ports::free());
-        let front = spec("frontend", 0, front_place, directory)
-            .with(numbered("CATALOG_HOST", &catalogs))
-            .with(numbered("ORDER_HOST", &orders))
-            .with(vec![
-                ("FRONTEND_PORT".to_owned(), front_place.0.to_string()),
-                ("QUIRE_PEER_PORT".to_owned(), front_place.1.to_string()),
-            ]);
-        let front = match shape {
-            Shape::Grouped => front,
-            Shape::ReferenceFiles => front.with_file("front_end_service"),
+        let front = |number: usize| {
+            let place = (ports::free(), ports::free());
+            let front = spec("frontend", number as u64, place, directory)
+                .with(numbered("CATALOG_HOST", &catalogs))
+                .with(numbered("ORDER_HOST", &orders))
+                .with(vec![
+                    ("QUIRE_FRONT_END_ID".to_owned(), number.to_string()),
+                    ("FRONTEND_PORT".to_owned(), place.0.to_string()),
+                    ("QUIRE_PEER_PORT".to_owned(), place.1.to_string()),
+                ]);
+            match shape {
+                Shape::Grouped => front,
+                Shape::ReferenceFiles => front.with_file("front_end_service"),
+            }
         };
         Specs {
             catalogs: CATALOG_IDS.into_iter().zip(&catalogs).enumerate().map(catalog).collect(),
             orders: ORDER_IDS.into_iter().zip(&orders).enumerate().map(order).collect(),
-            front,
+            fronts: (1..=fronts).map(front).collect(),
         }
     }
 }

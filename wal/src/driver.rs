@@ -16,8 +16,8 @@ use crate::entry::Command;
 use crate::error::Result;
 use crate::meta::NodeId;
 use crate::replica::{
-    Config, HandedOver, Input, Now, Outcomes, Proposal, ReadFailed, ReadRequest, Refused, Replica, Role,
-    Status, Transport,
+    Config, Done, HandedOver, Input, Now, Outcomes, Proposal, ReadFailed, ReadRequest, Refused, Replica,
+    Role, Status, Transport,
 };
 use crate::state_machine::StateMachine;
 use crate::store::Store;
@@ -35,6 +35,10 @@ pub type Clock = Box<dyn Fn() -> Now + Send>;
 
 /// Called on the replica's thread after the state that readers see has moved on, with its index. Must not block.
 pub type OnVisible = Box<dyn Fn(u64) + Send>;
+
+/// Called on the replica's thread when it has become primary or has ceased to be, or is primary of another term, after
+/// that was published. Must not block.
+pub type OnRole = Box<dyn Fn() + Send>;
 
 /// What a job may use: the store, with no transaction open, and the replica, if it runs.
 pub struct Desk<'d> {
@@ -62,6 +66,7 @@ pub struct Published {
     status: Mutex<Option<Status>>,
     log_ms: AtomicU64,
     inbox_full: AtomicU64,
+    beats: AtomicU64,
 }
 
 impl Published {
@@ -78,6 +83,11 @@ impl Published {
     /// How many inputs were turned away because the inbox was full.
     pub fn inbox_full(&self) -> u64 {
         self.inbox_full.load(Ordering::Relaxed)
+    }
+
+    /// How often the replica's loop has gone round. It does so once a tick at least, unless it hangs.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
     }
 
     fn publish(&self, status: Status) {
@@ -117,32 +127,35 @@ impl<R> Handle<R> {
     /// the inbox is full or the replica has ended, from this one. It is dropped without a call only if it arrives in
     /// the very moment in which the thread ends, or if that ends in a panic.
     pub fn propose(&self, commands: Vec<Command>, done: impl FnOnce(Outcomes<R>) + Send + 'static) {
-        self.propose_in(None, commands, done);
+        if let Err((refused, done)) = self.propose_in(None, commands, Box::new(done)) {
+            done(Err(refused));
+        }
     }
 
-    /// The same, but in this term only: in any other they are refused.
+    /// The same, but in this term only, if one is named: in any other they are refused. What cannot even be queued
+    /// comes back at once; `done` is never called from this thread.
     pub fn propose_in(
         &self,
         term: Option<u64>,
         commands: Vec<Command>,
-        done: impl FnOnce(Outcomes<R>) + Send + 'static,
-    ) {
+        done: Done<R>,
+    ) -> std::result::Result<(), (Refused, Done<R>)> {
         if let Some(outside) = commands.iter().find(|command| !command.is_valid()) {
             let (kind, bytes) = (outside.kind, outside.payload.len());
-            return done(Err(Refused::Invalid(format!("a command of kind {kind} with {bytes} bytes"))));
+            return Err((Refused::Invalid(format!("a command of kind {kind} with {bytes} bytes")), done));
         }
         if self.is_crowded() {
-            return done(Err(Refused::Full));
+            return Err((Refused::Full, done));
         }
-        let proposal = Proposal { commands, term, done: Box::new(done) };
-        if let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) {
-            let refused = match error {
-                TrySendError::Full(_) => Refused::Full,
-                TrySendError::Disconnected(_) => Refused::NotRunning,
-            };
-            if let Message::Input(Input::Propose(proposal)) = self.turned_away(error) {
-                (proposal.done)(Err(refused));
-            }
+        let proposal = Proposal { commands, term, done };
+        let Err(error) = self.inbox.try_send(Message::Input(Input::Propose(proposal))) else { return Ok(()) };
+        let refused = match error {
+            TrySendError::Full(_) => Refused::Full,
+            TrySendError::Disconnected(_) => Refused::NotRunning,
+        };
+        match self.turned_away(error) {
+            Message::Input(Input::Propose(proposal)) => Err((refused, proposal.done)),
+            _ => unreachable!("what was sent comes back"),
         }
     }
 
@@ -216,6 +229,8 @@ pub struct Outside {
     pub tick: Duration,
     /// Called when readers see a newer state.
     pub on_visible: OnVisible,
+    /// Called when the replica has become primary, or is not any more.
+    pub on_role: OnRole,
 }
 
 /// Starts the thread. It ends when told to stop, or with the error that forbids it to go on.
@@ -293,6 +308,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         let mut next_tick_ms = now.boot_ms + tick_ms;
         let mut seen = None;
         loop {
+            self.published.beats.fetch_add(1, Ordering::Relaxed);
             self.tell(&mut seen);
             if !self.receive(&mut now, next_tick_ms)? {
                 return self.replica.flush();
@@ -317,6 +333,9 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         self.published.publish(status);
         if seen.is_none_or(|seen| seen.visible != status.visible) {
             (self.outside.on_visible)(status.visible);
+        }
+        if seen.is_none_or(|seen| seen.reign != status.reign) {
+            (self.outside.on_role)();
         }
         *seen = Some(status);
     }

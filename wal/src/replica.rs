@@ -36,7 +36,7 @@ use crate::store::{Store, Write};
 use clock::LogClock;
 pub use clock::Now;
 use proposals::Proposals;
-pub use proposals::{Outcomes, Proposal, Proposed, Refused};
+pub use proposals::{Done, Outcomes, Proposal, Proposed, Refused};
 use reads::Reads;
 pub use reads::{ReadFailed, ReadRequest};
 use storage::Storage;

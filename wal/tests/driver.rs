@@ -116,6 +116,7 @@ fn group(name: &str, replicas: usize, tick: Duration) -> Vec<Member> {
                 }),
                 tick,
                 on_visible: Box::new(move |index| seen.send(index).unwrap_or(())),
+                on_role: Box::new(|| {}),
             };
             let transport = Direct(handles.clone());
             let (handle, thread) =
@@ -286,7 +287,12 @@ fn an_error_ends_the_thread_with_it() {
 #[test]
 fn the_thread_ends_when_nobody_can_speak_to_it() {
     let (handle, thread) = {
-        let outside = Outside { clock: Box::new(Now::default), tick: FAST, on_visible: Box::new(|_| {}) };
+        let outside = Outside {
+            clock: Box::new(Now::default),
+            tick: FAST,
+            on_visible: Box::new(|_| {}),
+            on_role: Box::new(|| {}),
+        };
         driver::spawn("alone", Arc::new(Memory::new()), Counter, Direct(Arc::default()), outside)
     };
     handle.start(Config { node: 1, voters: vec![1], boot: 1, election_ticks: None });

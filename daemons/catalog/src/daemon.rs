@@ -33,9 +33,11 @@ pub fn run(config: CatalogConfig, stop: Stop) -> Result<(), Failure> {
     let planes = |replica| {
         let service = Arc::new(Service::new(replica));
         let (router, routed) = (routes::router(), service.clone());
+        let gate = service.gate().clone();
         Planes {
             api: Arc::new(move |request: Request| router.handle(&routed, &request)),
             peers: Box::new(move |request| peers::handle(&service, request)),
+            before_hand_over: Box::new(move || gate.end_leases()),
         }
     };
     let setup = Setup {

@@ -2,6 +2,7 @@
 
 use api::Rejected;
 use api::catalog::{Follow, OUTBOX, Query, READS, WRITES, Write, WriteResult};
+use api::session::{Poll, SESSION};
 use kit::peer_plane::{self, PeerReply, PeerRequest};
 
 use crate::service::{Service, ServiceError, Written};
@@ -19,6 +20,9 @@ pub(crate) fn handle(service: &Service, request: &PeerRequest<'_>) -> PeerReply 
         }),
         OUTBOX => peer_plane::answer(request.body, |follows: Vec<Follow>| {
             follows.iter().map(|follow| service.follow(follow)).collect()
+        }),
+        SESSION => peer_plane::answer(request.body, |polls: Vec<Poll>| {
+            polls.iter().map(|poll| service.gate().poll(poll)).collect()
         }),
         other => PeerReply { status: 404, body: format!("no such call: {other}").into_bytes() },
     }

@@ -32,7 +32,7 @@ pub(crate) fn router() -> Router<Arc<Service>> {
 }
 
 /// A book by `id`, or the titles of a `topic`: from the query string, or from a JSON body as the reference has it.
-fn query(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn query(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let fields = body::object(&request.body)?;
     let id = match (request.query_param("id"), fields.integer("id", 0..=u64::MAX)?) {
         (Some(text), _) => Some(body::path_id(&text, refusals::bad_book_number, refusals::unknown_book)?),
@@ -74,7 +74,7 @@ fn query(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Respon
 
 /// `{"book_id", "request_id", "quantity"}`: sells at once, without the order replicas' part in it; the order is
 /// recorded all the same.
-fn buy(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let fields = body::object(&request.body)?;
     let book = fields.required_integer("book_id", 0..=u64::MAX)?;
     let quantity = fields.integer("quantity", 1..=COPIES_MAX)?.unwrap_or(1);
@@ -97,7 +97,7 @@ fn buy(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response
 }
 
 /// `{"book_id", "request_id", "stock", "cost", "title", "topic"}`: sets the fields that are there.
-fn update(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn update(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let fields = body::object(&request.body)?;
     let book = fields.required_integer("book_id", 0..=u64::MAX)?;
     let (stock, cost_cents) =
@@ -137,7 +137,7 @@ fn update(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Respo
 }
 
 /// `{"title", "topic", "stock", "cost", "request_id"}`: adds a book.
-fn create(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn create(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let fields = body::object(&request.body)?;
     let title = required(fields.text("title", TEXT_BYTES_MAX)?, "title")?;
     let topic = required(fields.text("topic", TEXT_BYTES_MAX)?, "topic")?;
@@ -160,7 +160,7 @@ fn create(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Respo
 }
 
 /// Who this replica is, who is primary, and which of the others are alive.
-fn info(service: &Arc<Service>, _: &Request, _: &Params) -> Result<Response, Problem> {
+fn info(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Info<'a> {
         node_id: u64,
@@ -187,7 +187,7 @@ fn info(service: &Arc<Service>, _: &Request, _: &Params) -> Result<Response, Pro
 }
 
 /// Whether this replica can answer reads now.
-fn ready(service: &Arc<Service>, _: &Request, _: &Params) -> Result<Response, Problem> {
+fn ready(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     service.replica().read(answers::READY_LIMIT).map(|_| answers::ok()).map_err(|_| {
         let waiting_for = service.replica().waiting_for();
         refusals::not_ready(if waiting_for.is_empty() { "a majority of the catalog" } else { &waiting_for })

@@ -9,16 +9,20 @@ use api::Rejected;
 use api::catalog::{
     Decline, Follow, Followed, Outcome, Query, REQUEST_LIFE_MS, Read, WRITES, Write, WriteResult,
 };
+use api::session::Key;
 use kit::group::Replica;
 use kit::link::{Address, CallError, LinkOptions, PrimaryLink};
 use wal::View;
-use wal::replica::{Proposed, ReadFailed};
+use wal::replica::{Proposed, ReadFailed, Refused};
 
+use crate::gate::{Gate, Passed};
 use crate::machine::{Reply, command};
 use crate::queries;
 
 /// Longest wait for a read point.
 pub const READ_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait for a new primary to learn who may hold leases.
+const LEAD_LIMIT: Duration = Duration::from_secs(1);
 /// Longest wait for commands to be applied, once they are in the log.
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time that the API plane tries to reach the primary.
@@ -50,6 +54,7 @@ pub enum Written {
 /// One catalog replica at work.
 pub struct Service {
     replica: Replica<Reply>,
+    gate: Gate,
     /// To the primary, when it is another replica. `None` in a group of one.
     primary: Option<PrimaryLink<Write, WriteResult>>,
 }
@@ -69,12 +74,21 @@ impl Service {
                 WriteResult::is_final,
             )
         };
-        Service { primary: (!targets.is_empty()).then(|| open(targets)), replica }
+        Service {
+            primary: (!targets.is_empty()).then(|| open(targets)),
+            gate: Gate::open(replica.clone()),
+            replica,
+        }
     }
 
     /// The replica.
     pub fn replica(&self) -> &Replica<Reply> {
         &self.replica
+    }
+
+    /// The gate before the log.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Until when, in log time, a request that enters the store here may be applied.
@@ -114,18 +128,34 @@ impl Service {
         if let Some(outside) = writes.iter().find(|write| !command::in_bounds(write)) {
             return Written::Rejected(Rejected::Refused(format!("a write outside its bounds: {outside:?}")));
         }
-        let commands = writes.iter().map(command::write).collect();
-        let outcomes = match self.replica.propose(commands, WRITE_LIMIT) {
-            None => return Written::Unknown,
-            Some(Err(refused)) => return Written::Rejected(self.replica.rejected(&refused)),
-            Some(Ok(outcomes)) => outcomes,
-        };
-        let decided = outcomes.into_iter().map(|outcome| match outcome {
-            Proposed::Applied(_, Reply::Write { result, .. }) => Some(result),
-            Proposed::Applied(_, other) => unreachable!("a write was answered with {other:?}"),
-            Proposed::Lost | Proposed::Unknown => None,
-        });
-        decided.collect::<Option<Vec<_>>>().map_or(Written::Unknown, Written::Decided)
+        let mut keys: Vec<Key> = writes.iter().flat_map(command::keys).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let end = Instant::now() + LEAD_LIMIT;
+        loop {
+            let (completer, waiter) = kit::wait::promise();
+            let commands = writes.iter().map(command::write).collect();
+            self.gate.pass(commands, keys.clone(), Box::new(move |passed| completer.complete(passed)));
+            match waiter.wait(WRITE_LIMIT) {
+                Some(Passed::Decided(results)) => return Written::Decided(results),
+                Some(Passed::Refused(refused)) => return Written::Rejected(self.replica.rejected(&refused)),
+                Some(Passed::NotLeading) if self.replica.is_primary() && Instant::now() < end => {
+                    self.gate.wait_for_news(end.saturating_duration_since(Instant::now()));
+                }
+                Some(Passed::NotLeading) => return Written::Rejected(self.not_leading()),
+                Some(Passed::Unknown) | None => return Written::Unknown,
+            }
+        }
+    }
+
+    fn not_leading(&self) -> Rejected {
+        match (self.replica.status(), self.replica.is_primary()) {
+            (None, _) => self.replica.rejected(&Refused::NotRunning),
+            (Some(_), true) => {
+                Rejected::NotReady("this replica hands over, or has only just taken over".into())
+            }
+            (Some(_), false) => Rejected::NotPrimary { primary: self.replica.primary() },
+        }
     }
 
     /// Has a write decided by the primary, wherever that is. `write` is made with the newest `not_after_ms`. Parks.

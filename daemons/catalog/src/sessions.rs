@@ -406,7 +406,11 @@ impl<W> Reign<W> {
         let wait = |pause_ms| Ok(News::Wait { pause_ms });
         let room = self.known.len() < FRONT_ENDS_MAX;
         let Some(known) = self.known.get_mut(&id) else {
-            return if room && !self.closed { Err(Polled::Register) } else { wait(RENEW_MS) };
+            return match (self.closed, room) {
+                (true, _) => Err(Polled::NotLeading),
+                (false, true) => Err(Polled::Register),
+                (false, false) => wait(RENEW_MS),
+            };
         };
         known.seen = now;
         if known.removing {
@@ -431,7 +435,7 @@ impl<W> Reign<W> {
                 Ok(News::Messages { first, messages, lease_us })
             }
             (Some(_), _) => Ok(News::Over),
-            (None, _) if self.closed => wait(RENEW_MS),
+            (None, _) if self.closed => Err(Polled::NotLeading),
             (None, _) if now < known.not_before => wait(WAIT_MS),
             (None, other) => {
                 // The process has lost its session (only it knows the id), or never had it.
@@ -527,3 +531,6 @@ impl Session {
         Some(left)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ impl FromStr for At {
     }
 }
 
-/// A consumer's name.
+/// A consumer's or front end's name.
 struct Consumer([u8; 16]);
 
 impl FromStr for Consumer {
@@ -120,6 +120,14 @@ enum Command {
     Ack(Consumer, At),
     Remove(Consumer),
     Incarnate(u32),
+    /// A front end may be granted leases.
+    Join(Consumer),
+    /// A front end is gone.
+    Part(Consumer),
+    /// The primary has ended all leases.
+    LeasesEnded,
+    /// Who may hold a lease, and the newest term that ended all of its own.
+    FrontEnds,
     /// An entry that is not made by a constructor.
     Raw {
         #[arg(key)]
@@ -251,6 +259,9 @@ impl Runner {
             Command::Ack(consumer, through) => command::acknowledge(consumer.0, through.0),
             Command::Remove(consumer) => command::remove_consumer(consumer.0),
             Command::Incarnate(incarnation) => command::incarnate(*incarnation),
+            Command::Join(front_end) => command::register_front_end(front_end.0),
+            Command::Part(front_end) => command::remove_front_end(front_end.0),
+            Command::LeasesEnded => command::leases_ended(),
             Command::Raw { kind, version, payload } => {
                 wal::Command { kind: *kind, version: *version, payload: payload.clone().into_bytes() }
             }
@@ -319,6 +330,12 @@ impl Runner {
                 for (id, through) in self.replica.read(queries::consumers) {
                     writeln!(out, "{} {}", common::name(&id), common::position(through))?;
                 }
+            }
+            Command::FrontEnds => {
+                for id in self.replica.read(queries::front_ends) {
+                    writeln!(out, "{}", common::name(&id))?;
+                }
+                writeln!(out, "leases ended in term {}", self.replica.read(queries::leases_ended_in))?;
             }
             Command::Figures => match self.replica.read(queries::figures) {
                 None => writeln!(out, "none")?,

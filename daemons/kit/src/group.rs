@@ -21,7 +21,7 @@ use api::replication::Member;
 use wal::data_dir::{DataDir, DirError};
 use wal::driver::{self, Handle, Outside};
 use wal::meta::{self, Formation, NodeId};
-use wal::replica::{Now, Outcomes, ReadFailed, Refused, Status};
+use wal::replica::{Done, Now, Outcomes, ReadFailed, Refused, Status};
 use wal::store::{LOG, Lmdb, META, Store};
 use wal::{Command, StateMachine, Table};
 
@@ -68,6 +68,7 @@ struct Shared {
     /// Why this replica takes no part although it could run; for status and answers.
     waiting_for: Mutex<String>,
     visible: Arc<Watch>,
+    roles: Arc<Watch>,
     stopping: Arc<Watch>,
     /// Process ids of peers that introduced themselves, or were introduced to, since this start.
     heard: Mutex<BTreeSet<u64>>,
@@ -114,6 +115,7 @@ impl<R: Send + 'static> Replica<R> {
             formation: OnceLock::new(),
             waiting_for: Mutex::new("peers".into()),
             visible: Watch::new(0),
+            roles: Watch::new(0),
             stopping: Watch::new(0),
             heard: Mutex::default(),
             gone: Mutex::default(),
@@ -128,6 +130,10 @@ impl<R: Send + 'static> Replica<R> {
             on_visible: {
                 let visible = shared.visible.clone();
                 Box::new(move |index| visible.publish(index))
+            },
+            on_role: {
+                let roles = shared.roles.clone();
+                Box::new(move || roles.bump())
             },
         };
         let (handle, thread) = driver::spawn("replica", store.clone(), machine, peers.clone(), outside);
@@ -190,6 +196,11 @@ impl<R: Send + 'static> Replica<R> {
         self.shared.formation.get().map(|formation| formation.cluster)
     }
 
+    /// How often the replica's loop has gone round; `None` while it takes no part and has no loop.
+    pub fn beats(&self) -> Option<u64> {
+        self.status().map(|_| self.handle.published().beats())
+    }
+
     /// Newest log time applied here, in ms.
     pub fn log_ms(&self) -> u64 {
         self.handle.published().log_ms()
@@ -198,6 +209,11 @@ impl<R: Send + 'static> Replica<R> {
     /// The index that readers see, as something to wait on.
     pub fn visible(&self) -> &Watch {
         &self.shared.visible
+    }
+
+    /// Rises whenever this replica becomes primary or ceases to be; something to wait on.
+    pub fn roles(&self) -> &Watch {
+        &self.shared.roles
     }
 
     /// Why this replica takes no part yet; empty once it does.
@@ -211,6 +227,17 @@ impl<R: Send + 'static> Replica<R> {
         let (completer, waiter) = promise();
         self.handle.propose(commands, move |outcomes| completer.complete(outcomes));
         waiter.wait(limit)
+    }
+
+    /// Puts commands into the log in this term and no other. `done` is called from the replica's thread, in the order in
+    /// which commands are applied; what cannot be queued comes back at once.
+    pub fn propose_in(
+        &self,
+        term: u64,
+        commands: Vec<Command>,
+        done: Done<R>,
+    ) -> Result<(), (Refused, Done<R>)> {
+        self.handle.propose_in(Some(term), commands, done)
     }
 
     /// Puts commands into the log without waiting for what becomes of them.

@@ -19,4 +19,5 @@ pub mod refusals;
 pub mod replica_daemon;
 pub mod router;
 pub mod settings;
+pub mod supervision;
 pub mod wait;

@@ -6,6 +6,7 @@
 //!
 //! - `Link`: to one daemon. Does not retry.
 //! - `PrimaryLink`: to whichever replica is the primary. Sends the same items again until their deadline.
+//! - `DirectLink`: a call at a time from a thread of its own, without a queue.
 //! - `FrameLink`: engine messages to one peer. No answers, no retries, no waiting.
 //! - `WatchLink`: notices within a moment that a daemon has died.
 //!
@@ -15,6 +16,7 @@
 //! All links stop their threads when the last handle is dropped, and break off a call that is in flight then.
 
 mod batch;
+mod direct;
 mod frames;
 mod http;
 mod primary;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use api::{BATCH_ITEMS_MAX, Rejected};
 
+pub use direct::{DirectLink, Hangup};
 pub use frames::FrameLink;
 pub use primary::PrimaryLink;
 pub use single::Link;

@@ -14,6 +14,7 @@ use crate::group::{GroupConfig, Replica};
 use crate::lifecycle::{self, Stop};
 use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
 use crate::settings::Members;
+use crate::supervision;
 
 /// Longest time that a stopping daemon finishes what is under way on a plane.
 const DRAIN_LIMIT: Duration = Duration::from_secs(4);
@@ -49,6 +50,8 @@ pub struct Planes {
     pub api: Arc<dyn api_plane::Handler>,
     /// The peer plane, but for the group's own calls.
     pub peers: Box<dyn Fn(&PeerRequest<'_>) -> PeerReply + Send + Sync>,
+    /// Called on the stop, after the API plane and before the replica hands over; may block for `HAND_OVER_LIMIT`.
+    pub before_hand_over: Box<dyn FnOnce()>,
 }
 
 /// Runs a replica until `stop` is requested. `planes` makes what answers; `serving` is called once both planes are
@@ -75,7 +78,7 @@ pub fn run<M: StateMachine>(
         },
         machine,
     )?;
-    let Planes { api, peers } = planes(replica.clone());
+    let Planes { api, peers, before_hand_over } = planes(replica.clone());
     let handler = Arc::new(Peers { replica: replica.clone(), rest: peers });
     let peers = peer_plane::serve(peer_listener, peer_plane::Limits::default(), handler).map_err(in_use)?;
     let limits = api_plane::Limits { linger: LINGER, ..api_plane::Limits::default() };
@@ -86,11 +89,17 @@ pub fn run<M: StateMachine>(
         "no cluster key: the peer plane takes any loopback or private address; keep its port closed to others"
     );
 
+    let beating = replica.clone();
+    supervision::feed_watchdog(move || beating.beats());
+    supervision::ready(&format!("{} {} serves {}", place.role, own.id, api.local_addr()));
+
     serving(&replica);
     stop.wait();
 
+    supervision::stopping();
     log::info!("{} {} stops", place.role, own.id);
     let api_drained = api.drain(DRAIN_LIMIT);
+    before_hand_over();
     replica.hand_over(HAND_OVER_LIMIT);
     replica.stop_watches();
     let peers_drained = peers.drain(DRAIN_LIMIT);

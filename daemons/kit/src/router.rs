@@ -3,6 +3,7 @@
 //! A pattern is matched on the path as it was sent, then each `{parameter}` is percent-decoded once: an escaped slash
 //! is part of its segment and never makes another one. A trailing slash is the same path; an empty segment is no path.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ::http::{Method, StatusCode};
@@ -12,7 +13,7 @@ use crate::http::{Request, Response};
 use crate::problem::Problem;
 
 /// A handler: a plain function that may park and never blocks its thread.
-pub type Handler<C> = fn(&C, &Request, &Params) -> Result<Response, Problem>;
+pub type Handler<C> = fn(&C, &Request, &Params<'_>) -> Result<Response, Problem>;
 
 /// The routes of a server whose handlers share a context `C`.
 pub struct Router<C> {
@@ -136,30 +137,37 @@ fn unknown_path(path: &str) -> Problem {
     )
 }
 
-/// The parameters of a matched path, decoded.
+/// Most parameters in one pattern.
+const PARAMS_MAX: usize = 2;
+
+/// The parameters of a matched path, decoded. Borrows from the request what needs no decoding.
 #[derive(Debug, Clone, Default)]
-pub struct Params {
-    values: Vec<(String, String)>,
+pub struct Params<'r> {
+    values: [Option<(&'r str, Cow<'r, str>)>; PARAMS_MAX],
 }
 
-impl Params {
+impl<'r> Params<'r> {
     /// The value of `{name}` in the route's pattern, never empty.
     ///
     /// # Panics
     /// If the pattern has no such parameter: the handler belongs to another route.
     pub fn get(&self, name: &str) -> &str {
-        let found = self.values.iter().find(|(key, _)| key == name);
+        let found = self.values.iter().flatten().find(|(key, _)| *key == name);
         &found.unwrap_or_else(|| panic!("the route has no parameter {name}")).1
     }
 
-    fn decoded(params: &matchit::Params<'_, '_>) -> Result<Params, Problem> {
-        let decode = |(name, raw): (&str, &str)| Ok((name.to_string(), segment(raw)?));
-        Ok(Params { values: params.iter().map(decode).collect::<Result<_, Problem>>()? })
+    fn decoded(params: &'r matchit::Params<'r, 'r>) -> Result<Params<'r>, Problem> {
+        let mut values: [Option<(&str, Cow<'_, str>)>; PARAMS_MAX] = Default::default();
+        assert!(params.len() <= PARAMS_MAX, "a pattern with more than {PARAMS_MAX} parameters");
+        for (value, (name, raw)) in values.iter_mut().zip(params.iter()) {
+            *value = Some((name, segment(raw)?));
+        }
+        Ok(Params { values })
     }
 }
 
 /// A path segment, percent-decoded once.
-fn segment(raw: &str) -> Result<String, Problem> {
+fn segment(raw: &str) -> Result<Cow<'_, str>, Problem> {
     let malformed = |what: &str| {
         let detail = format!("path segment {raw:?} {what}; escape it as percent-encoded UTF-8");
         Problem::new(400, "malformed-path", "malformed path", detail)
@@ -169,10 +177,7 @@ fn segment(raw: &str) -> Result<String, Problem> {
     if !raw.split('%').skip(1).all(is_escape) {
         return Err(malformed("has a % that is not followed by two hex digits"));
     }
-    match percent_decode_str(raw).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(malformed("is not UTF-8 once decoded")),
-    }
+    percent_decode_str(raw).decode_utf8().map_err(|_| malformed("is not UTF-8 once decoded"))
 }
 
 #[cfg(test)]

@@ -197,6 +197,11 @@ impl Watch {
         unpark_all(ready.into_values().collect());
     }
 
+    /// Raises the value by one at least: for a watch that only says that something happened.
+    pub fn bump(&self) {
+        self.publish(self.get() + 1);
+    }
+
     /// Parks the caller until the value exceeds `seen` or the limit passes; returns the value at that moment.
     pub fn wait_beyond(&self, seen: u64, limit: Duration) -> u64 {
         if self.get() > seen {

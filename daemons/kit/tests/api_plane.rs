@@ -46,7 +46,7 @@ fn router() -> Router<Counted> {
         Ok(Response {
             status: http::StatusCode::BAD_REQUEST,
             headers: http::HeaderMap::new(),
-            body: Vec::new(),
+            body: Vec::new().into(),
         })
     }
     fn shown(_: &Counted, request: &Request, _: &Params) -> Answered {

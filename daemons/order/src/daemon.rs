@@ -35,6 +35,7 @@ pub fn run(config: OrderConfig, stop: Stop) -> Result<(), Failure> {
         Planes {
             api: Arc::new(move |request: Request| router.handle(&routed, &request)),
             peers: Box::new(move |request| peers::handle(&service, request)),
+            before_hand_over: Box::new(|| {}),
         }
     };
     replica_daemon::run(&place, Orders, &stop.clone(), planes, |_| {

@@ -31,7 +31,7 @@ pub(crate) fn router() -> Router<Arc<Service>> {
 }
 
 /// `{"book_id", "request_id", "quantity"}`: buys copies of a book.
-fn buy(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let fields = body::object(&request.body)?;
     let book = fields.required_integer("book_id", 0..=u64::MAX)?;
     let quantity = fields.integer("quantity", 1..=COPIES_MAX)?.unwrap_or(1);
@@ -74,7 +74,7 @@ fn told(result: &BuyResult, key: &str, quantity: u64) -> Result<Response, Proble
 }
 
 /// The order book in the reference's form: a list, or a message if it is empty.
-fn log(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn log(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     #[derive(Serialize)]
     struct Line<'a> {
         id: u64,
@@ -96,13 +96,13 @@ fn log(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response
     Ok(Response::json(200, &lines.collect::<Vec<_>>()))
 }
 
-fn orders(service: &Arc<Service>, request: &Request, _: &Params) -> Result<Response, Problem> {
+fn orders(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     let (rows, more, total) = page(service, answers::after(request)?, answers::limit(request)?)?;
     Ok(Response::json(200, &answers::Orders::new(&rows, more, total))
         .with_header(answers::CONSISTENCY_HEADER, answers::LINEARIZABLE))
 }
 
-fn order(service: &Arc<Service>, request: &Request, params: &Params) -> Result<Response, Problem> {
+fn order(service: &Arc<Service>, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
     let number = body::path_id(params.get("number"), refusals::bad_order_number, refusals::unknown_order)?;
     let position = answers::position_param(request)?;
     let query = Query { position, patience_ms: PATIENCE_MS, question: Question::Order { order: number } };
@@ -113,7 +113,7 @@ fn order(service: &Arc<Service>, request: &Request, params: &Params) -> Result<R
 }
 
 /// Whether this replica can answer reads now.
-fn ready(service: &Arc<Service>, _: &Request, _: &Params) -> Result<Response, Problem> {
+fn ready(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
     service.replica().read(answers::READY_LIMIT).map(|_| answers::ok()).map_err(|_| {
         let waiting_for = service.replica().waiting_for();
         refusals::not_ready(if waiting_for.is_empty() {

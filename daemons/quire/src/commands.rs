@@ -4,6 +4,8 @@ mod bench;
 mod catalog;
 mod client;
 mod frontend;
+mod health;
+mod manual;
 mod order;
 mod up;
 
@@ -29,7 +31,7 @@ stop the daemon; a second one ends it at once.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole store on this machine: three catalog replicas, three order replicas and a front end
+    /// Run the whole store on this machine: three catalog replicas, three order replicas and one or more front ends
     Up(up::UpSettings),
     /// Run a catalog replica
     #[command(after_help = DAEMON_HELP)]
@@ -40,6 +42,12 @@ pub(crate) enum Command {
     /// Run a front end
     #[command(after_help = DAEMON_HELP)]
     Frontend(Daemon<kit::settings::FrontendSettings>),
+    /// Ask whether a daemon takes requests
+    Health(health::HealthSettings),
+    /// Print completions for a shell
+    Completions(manual::CompletionsSettings),
+    /// Write manual pages
+    Manpages(manual::ManpagesSettings),
     /// Put a load on a running store and measure it
     Bench(bench::BenchSettings),
 }
@@ -52,6 +60,9 @@ impl Command {
             Command::Catalog(_) => "catalog",
             Command::Order(_) => "order",
             Command::Frontend(_) => "frontend",
+            Command::Health(_) => "health",
+            Command::Completions(_) => "completions",
+            Command::Manpages(_) => "manpages",
             Command::Bench(_) => "bench",
         }
     }
@@ -63,6 +74,9 @@ impl Command {
             Command::Catalog(daemon) => catalog::run(daemon),
             Command::Order(daemon) => order::run(daemon),
             Command::Frontend(daemon) => frontend::run(daemon),
+            Command::Health(settings) => health::run(settings),
+            Command::Completions(settings) => manual::completions(&settings),
+            Command::Manpages(settings) => manual::manpages(&settings),
             Command::Bench(settings) => bench::run(settings),
         }
     }

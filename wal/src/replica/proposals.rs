@@ -35,6 +35,9 @@ pub enum Refused {
 /// What a proposer is told: an outcome per command, or why there is none.
 pub type Outcomes<R> = Result<Vec<Proposed<R>>, Refused>;
 
+/// Called once with what became of a proposal, from the replica's thread; must not block.
+pub type Done<R> = Box<dyn FnOnce(Outcomes<R>) + Send>;
+
 /// Commands to put into the log, next to each other. One is a batch of one.
 pub struct Proposal<R> {
     /// The commands.
@@ -42,8 +45,8 @@ pub struct Proposal<R> {
     /// They may be put into the log in this term only; in any other they are refused as by a replica that is not
     /// primary. `None`: in any.
     pub term: Option<u64>,
-    /// Called once, from the replica's thread; must not block.
-    pub done: Box<dyn FnOnce(Outcomes<R>) + Send>,
+    /// Who waits for it.
+    pub done: Done<R>,
 }
 
 /// Commands that are in the log and not all applied.
@@ -52,7 +55,7 @@ struct Started<R> {
     term: u64,
     count: usize,
     outcomes: Vec<Proposed<R>>,
-    done: Box<dyn FnOnce(Outcomes<R>) + Send>,
+    done: Done<R>,
 }
 
 /// All proposals of one replica.

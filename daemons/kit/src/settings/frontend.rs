@@ -13,8 +13,14 @@ use crate::exit::Failure;
 
 /// Deadlines that make sense, in ms: long enough for a retry, shorter than anyone waits.
 const DEADLINES_MS: RangeInclusive<u64> = 10..=60_000;
-/// The front end's number in `<role>-<id>`: it has no process id, and one host runs one of them.
-const DIRECTORY: &str = "frontend-1";
+/// Sizes of the cache that make sense, in MiB.
+const CACHES_MIB: RangeInclusive<u64> = 0..=65_536;
+/// Size of the cache unless set, in MiB: some 50,000 books.
+const CACHE_MIB: u64 = 64;
+/// Numbers of front ends.
+const IDS: RangeInclusive<u64> = 1..=u64::MAX;
+/// A front end's number unless set: most hosts run one of them.
+const ID: u64 = 1;
 
 /// Flags and variables of `quire frontend`, as given.
 #[derive(Debug, Clone, Default, Args)]
@@ -37,6 +43,10 @@ pub struct FrontendSettings {
     /// Another order replica. Default: none
     #[arg(long = "order-host-3", env = "ORDER_HOST_3", value_name = "HOST")]
     pub order_host_3: Option<String>,
+    /// Number of this front end among those that share a data directory, from 1; names its own directory in it. No other
+    /// daemon asks for it. Default: 1
+    #[arg(long, env = "QUIRE_FRONT_END_ID", value_name = "ID")]
+    pub front_end_id: Option<String>,
     /// API port of the catalog replicas that name none. Default: 5002
     #[arg(long, env = "CATALOG_PORT", value_name = "PORT")]
     pub catalog_port: Option<String>,
@@ -50,6 +60,9 @@ pub struct FrontendSettings {
     /// answered 504 and may be retried with its key. Default: 5000
     #[arg(long, env = "QUIRE_DEADLINE_MS", value_name = "MS")]
     pub deadline_ms: Option<String>,
+    /// Memory for cached answers, in MiB, 0 to 65536; 0 keeps none, and every read asks a replica. Default: 64
+    #[arg(long, env = "QUIRE_CACHE_MIB", value_name = "MIB")]
+    pub cache_mib: Option<String>,
     /// What every daemon has.
     #[command(flatten)]
     pub common: Common,
@@ -66,10 +79,12 @@ pub struct FrontendConfig {
     pub api: SocketAddr,
     /// Where the peer plane listens.
     pub peer: SocketAddr,
-    /// The front end's own directory, `<data-dir>/frontend-1`; made by who needs it.
+    /// The front end's own directory, `<data-dir>/frontend-<id>`; made by who needs it.
     pub data_dir: PathBuf,
     /// How long a request may take.
     pub deadline: Duration,
+    /// Memory for cached answers, in bytes; 0 for none.
+    pub cache_bytes: u64,
     /// Least important log lines to write.
     pub log_level: LevelFilter,
 }
@@ -82,6 +97,7 @@ impl FrontendSettings {
     pub fn validate(&self) -> Result<FrontendConfig, Failure> {
         let source = Source::open(&self.common)?;
         let common = self.common.validate(&source)?;
+        let id = source.number(&self.front_end_id, "QUIRE_FRONT_END_ID", IDS, ID)?;
         let catalog_port = source.port(&self.catalog_port, "CATALOG_PORT", CATALOG_PORT)?;
         let order_port = source.port(&self.order_port, "ORDER_PORT", ORDER_PORT)?;
         let port = source.port(&self.frontend_port, "FRONTEND_PORT", FRONTEND_PORT)?;
@@ -96,13 +112,15 @@ impl FrontendSettings {
             (&self.order_host_3, "ORDER_HOST_3"),
         ];
         let deadline = source.number(&self.deadline_ms, "QUIRE_DEADLINE_MS", DEADLINES_MS, DEADLINE_MS)?;
+        let cache_mib = source.number(&self.cache_mib, "QUIRE_CACHE_MIB", CACHES_MIB, CACHE_MIB)?;
         Ok(FrontendConfig {
             catalog: source.hosts(&catalog, catalog_port)?,
             order: source.hosts(&order, order_port)?,
             api: SocketAddr::new(common.listen, port),
             peer: SocketAddr::new(common.listen, peer_port(&common, port)?),
-            data_dir: common.data_dir.join(DIRECTORY),
+            data_dir: common.data_dir.join(format!("frontend-{id}")),
             deadline: Duration::from_millis(deadline),
+            cache_bytes: cache_mib << 20,
             log_level: common.log_level,
         })
     }

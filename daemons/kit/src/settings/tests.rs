@@ -106,6 +106,9 @@ fn the_reference_file_of_the_front_end() {
     assert_eq!(config.order, hosts("order", 5007));
     assert_eq!((config.api, config.peer), ("0.0.0.0:5004".parse().unwrap(), "0.0.0.0:7004".parse().unwrap()));
     assert_eq!(config.deadline.as_millis(), 5000);
+    assert_eq!(config.data_dir, Path::new("./data/frontend-1"));
+    let second = FrontendSettings { front_end_id: some("2"), ..settings };
+    assert_eq!(second.validate().unwrap().data_dir, Path::new("./data/frontend-2"));
 }
 
 #[test]
@@ -193,6 +196,10 @@ fn what_is_missing_or_wrong_is_named() {
         (
             FrontendSettings { frontend_port: some("64000"), ..frontend.clone() }.validate().err(),
             "--peer-port",
+        ),
+        (
+            FrontendSettings { front_end_id: some("0"), ..frontend.clone() }.validate().err(),
+            "QUIRE_FRONT_END_ID",
         ),
         (FrontendSettings { deadline_ms: some("1s"), ..frontend.clone() }.validate().err(), "\"1s\""),
     ];

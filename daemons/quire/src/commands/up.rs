@@ -1,6 +1,6 @@
 //! `quire up`: the whole store on this machine.
 //!
-//! Starts the seven daemons as children of this process, keeps them running, and ends them in order. Everything that
+//! Starts all daemons, of which there are seven unless more front ends are asked for, as children of this process, keeps them running, and ends them in order. Everything that
 //! can be wrong before a child runs (the directory, another `up`, a port) is looked at first and said in one line.
 
 mod cluster;
@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, CommandFactory};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use kit::exit::{Exit, Failure};
 use kit::lifecycle::Stop;
 
-use self::cluster::{Daemon, Role, daemons};
+use self::cluster::{Daemon, FRONTENDS_MAX, Role, daemons};
 use self::supervisor::{Spec, Supervisor};
 use super::client::Client;
 
@@ -39,6 +40,9 @@ pub(crate) struct UpSettings {
     /// Directory for the data and the logs of all daemons; made if it is not there
     #[arg(long, env = "QUIRE_DATA_DIR", value_name = "DIR", default_value = kit::settings::DATA_DIR)]
     data_dir: PathBuf,
+    /// How many front ends to run beside each other, 1 to 8: on port 5004, then from 5008 on
+    #[arg(long, env = "QUIRE_FRONT_ENDS", value_name = "N", default_value = "1", value_parser = front_ends())]
+    front_ends: u16,
     /// Least important lines in the daemons' logs: off, error, warn, info, debug or trace
     #[arg(long, env = "QUIRE_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     log_level: String,
@@ -58,7 +62,7 @@ enum Reached {
 pub(crate) fn run(settings: UpSettings) -> Result<Exit, Failure> {
     let data_dir = prepare(&settings.data_dir)?;
     let _lock = lock(&data_dir)?;
-    let daemons = daemons();
+    let daemons = daemons(settings.front_ends);
     check_ports(&daemons)?;
     let stop = Stop::on_signals().map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
 
@@ -71,6 +75,10 @@ pub(crate) fn run(settings: UpSettings) -> Result<Exit, Failure> {
         }
     });
     outcome.map(|()| Exit::Ok)
+}
+
+fn front_ends() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(FRONTENDS_MAX))
 }
 
 /// The data directory, made and absolute.
@@ -235,8 +243,9 @@ fn tell(reached: &Reached, daemons: &[Daemon], pids: &[Option<u32>], data_dir: &
     let told = match reached {
         Reached::Answering => writeln!(stdout, "{}", table(daemons, pids, data_dir).trim_fmt()),
         Reached::Ready => {
-            let frontend = daemons.iter().find(|daemon| daemon.role == Role::Frontend);
-            writeln!(stdout, "ready {}", frontend.expect("there is a front end").url(""))
+            let frontends = daemons.iter().filter(|daemon| daemon.role == Role::Frontend);
+            let urls: Vec<_> = frontends.map(|frontend| frontend.url("")).collect();
+            writeln!(stdout, "ready {}", urls.join(" "))
         }
         Reached::Waiting(what) => {
             eprintln!("quire up: still waiting for {what}; the logs are in {}", data_dir.display());

@@ -1,4 +1,4 @@
-//! The seven daemons of a store on one machine: who they are, where they listen, how they are started.
+//! The daemons of a store on one machine: who they are, where they listen, how they are started.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,12 @@ use kit::settings::PEER_PORT_OFFSET;
 const CATALOG: [(u64, u16); 3] = [(123, 5001), (111, 5002), (114, 5003)];
 /// Ids and API ports of the order replicas, as in the reference.
 const ORDER: [(u64, u16); 3] = [(1, 5007), (2, 5006), (3, 5005)];
-/// API port of the front end, as in the reference.
+/// API port of the first front end, as in the reference.
 const FRONTEND: u16 = 5004;
+/// API port of the second front end; the next ones follow it.
+const MORE_FRONTENDS: u16 = 5008;
+/// Most front ends beside each other: far more than one machine has cores for.
+pub(crate) const FRONTENDS_MAX: u16 = 8;
 
 /// What a daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub(crate) enum Role {
     Frontend,
 }
 
-/// One of the seven.
+/// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Daemon {
     pub(crate) role: Role,
@@ -33,16 +37,27 @@ pub(crate) struct Daemon {
     pub(crate) peer_port: u16,
 }
 
-/// All of them, in the order in which they are started and shown.
-pub(crate) fn daemons() -> Vec<Daemon> {
+/// All of them, with 1 to `FRONTENDS_MAX` front ends, in the order in which they are started and shown.
+pub(crate) fn daemons(frontends: u16) -> Vec<Daemon> {
+    let frontend = |number: u16| match number {
+        1 => Daemon::new(Role::Frontend, 1, "front_end_service".into(), FRONTEND),
+        _ => {
+            let name = format!("front_end_service_{number}");
+            Daemon::new(Role::Frontend, number.into(), name, MORE_FRONTENDS + number - 2)
+        }
+    };
+    replicas().into_iter().chain((1..=frontends).map(frontend)).collect()
+}
+
+/// The catalog replicas and the order replicas.
+fn replicas() -> Vec<Daemon> {
     let replicas = |role: Role, group: [(u64, u16); 3]| {
         let numbered = group.into_iter().zip(1..);
         numbered.map(move |((id, port), number)| {
             Daemon::new(role, id, format!("{}_service_{number}", role.word()), port)
         })
     };
-    let frontend = Daemon::new(Role::Frontend, 1, "front_end_service".into(), FRONTEND);
-    replicas(Role::Catalog, CATALOG).chain(replicas(Role::Order, ORDER)).chain([frontend]).collect()
+    replicas(Role::Catalog, CATALOG).chain(replicas(Role::Order, ORDER)).collect()
 }
 
 impl Role {
@@ -104,8 +119,8 @@ impl Daemon {
 
     /// The command line: everything by flag, so that nothing depends on the environment.
     pub(crate) fn arguments(&self, data_dir: &str, log_level: &str, supervisor: u32) -> Vec<String> {
-        let all = daemons();
-        let of = |role: Role| all.iter().filter(move |daemon| daemon.role == role);
+        let replicas = replicas();
+        let of = |role: Role| replicas.iter().filter(move |daemon| daemon.role == role);
         let numbered = |flag: &str, role: Role| -> Vec<(String, String)> {
             (1..).zip(of(role)).map(|(number, daemon)| (format!("{flag}-{number}"), daemon.host())).collect()
         };
@@ -126,6 +141,7 @@ impl Daemon {
             Role::Catalog => {}
             Role::Order => flags.extend(numbered("catalog-host", Role::Catalog)),
             Role::Frontend => {
+                flags.push(("front-end-id".into(), self.id.to_string()));
                 flags.push(("frontend-port".into(), self.port.to_string()));
                 flags.extend(numbered("catalog-host", Role::Catalog));
                 flags.extend(numbered("order-host", Role::Order));
@@ -148,7 +164,7 @@ mod tests {
 
     #[test]
     fn ids_and_ports_are_those_of_the_table() {
-        let rows: Vec<_> = daemons()
+        let rows: Vec<_> = daemons(3)
             .iter()
             .map(|daemon| (daemon.title(), daemon.name.clone(), daemon.port, daemon.peer_port))
             .collect();
@@ -163,16 +179,20 @@ mod tests {
                 row("order-2", "order_service_2", 5006),
                 row("order-3", "order_service_3", 5005),
                 row("frontend-1", "front_end_service", 5004),
+                row("frontend-2", "front_end_service_2", 5008),
+                row("frontend-3", "front_end_service_3", 5009),
             ]
         );
-        let ports: HashSet<_> = daemons().iter().flat_map(Daemon::addresses).collect();
-        assert_eq!(ports.len(), 14);
+        let most = daemons(FRONTENDS_MAX);
+        let addresses: HashSet<_> = most.iter().flat_map(Daemon::addresses).collect();
+        assert_eq!(addresses.len(), 2 * most.len(), "every daemon has two ports of its own");
+        assert_eq!(daemons(1), most[..7]);
     }
 
     /// The command lines mean what the table says, by the daemons' own settings code.
     #[test]
     fn every_command_line_is_taken_and_means_the_table() {
-        for daemon in daemons() {
+        for daemon in daemons(FRONTENDS_MAX) {
             let arguments = daemon.arguments("/d", "warn", 42);
             let cli = Command::augment_subcommands(clap::Command::new("quire"));
             let matches =

@@ -97,7 +97,8 @@ struct Session {
     next: u64,
     /// Messages that it has not processed, in order.
     queue: VecDeque<(u64, Message)>,
-    /// Tickets of the invalidations in `queue`, and since when they wait there.
+    /// Tickets of the invalidations in `queue`, with their numbers and since when they wait there; those of the
+    /// grant's pending list have number 0.
     unacknowledged: VecDeque<(u64, u64, Duration)>,
 }
 
@@ -461,6 +462,10 @@ impl<W> Reign<W> {
                     // The process may still use the lease of the session before: waited for as long as that lives.
                     session.used = session.used.max(before.used);
                 }
+                // Holes 7: the pending list is an invalidation, as old as the session, and the session's first poll
+                // acknowledges it. Until then the process may not have got this answer, nor ever take it: it may have
+                // given the poll up long ago, and live by a lease of the primary before.
+                session.unacknowledged = self.open.keys().map(|ticket| (0, *ticket, now)).collect();
                 self.sessions.insert(id, session);
                 self.unopened.remove(&id);
                 let pending = self.open.iter().map(|(ticket, keys)| (*ticket, keys.clone())).collect();

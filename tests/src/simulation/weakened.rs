@@ -2,6 +2,7 @@
 
 use api::session::Rule;
 
+use super::Plan;
 use super::weather::Profile;
 
 /// What is left out.
@@ -21,6 +22,30 @@ pub struct Kept {
     /// The seed.
     pub seed: u64,
 }
+
+impl Kept {
+    /// The run.
+    pub fn plan(&self) -> Plan {
+        Plan { seed: self.seed, profile: self.profile, left_out: Some(self.left_out), in_words: false }
+    }
+
+    const fn new(rule: Rule, profile: Profile, seed: u64) -> Kept {
+        Kept { left_out: LeftOut::Rule(rule), profile, seed }
+    }
+}
+
+/// For every rule, the first run found that fails without it (`simulate --rules`).
+pub const KEPT: [Kept; 9] = [
+    Kept::new(Rule::R1, Profile::Clocks, 4),
+    Kept::new(Rule::R3, Profile::Cuts, 1),
+    Kept::new(Rule::R4, Profile::Lossy, 0),
+    Kept::new(Rule::R6, Profile::Calm, 0),
+    Kept::new(Rule::R8, Profile::Calm, 0),
+    Kept::new(Rule::R10, Profile::Clocks, 2),
+    Kept::new(Rule::R10b, Profile::Lossy, 0),
+    Kept::new(Rule::R11, Profile::Failovers, 0),
+    Kept::new(Rule::Epoch, Profile::Cuts, 40),
+];
 
 /// All rules, with their names on the command line.
 const NAMES: [(Rule, &str); 9] = [

@@ -189,7 +189,11 @@ fn a_majority_of_the_catalog_is_gone_for_a_while() {
     let (store, stocks, load) = under_load("majority");
     let victims = [store.catalog_primary(), store.catalog_backup()];
     victims.iter().for_each(|daemon| daemon.kill());
-    let read = store.front.api.get("/lookup/1");
+    // What is in the cache is right for as long as the lease lives: nobody can write.
+    let read = wait::until(SALES_LIMIT, "the front end's lease ends", || {
+        let read = store.front.api.get("/lookup/1");
+        if read.status == 200 { Err(read.to_string()) } else { Ok(read) }
+    });
     read.problem(503);
     assert_eq!(read.field("retryable"), true, "{read}");
     let answer = store.front.api.buy(1, 1, &tests::store::new_key("minority")).expect("an answer");

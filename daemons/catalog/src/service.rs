@@ -27,9 +27,9 @@ const LEAD_LIMIT: Duration = Duration::from_secs(1);
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time that the API plane tries to reach the primary.
 pub const PROXY_LIMIT: Duration = Duration::from_secs(5);
-/// Longest that a write is left to the others before it is looked again who the primary is. The link to the others never
-/// finds it when it has become this replica; a write that the primary only holds for longer is sent to it once more.
-const FORWARD_LIMIT: Duration = Duration::from_millis(500);
+/// How long a write is left to the others before it is looked again who the primary is; it doubles each time. The link to
+/// the others never finds it when it has become this replica; a write that the primary only holds is sent once more.
+const FORWARD_FIRST: Duration = Duration::from_millis(100);
 /// Pause before a write is tried here again after the group had no primary.
 const ELECTION_PAUSE: Duration = Duration::from_millis(10);
 
@@ -165,9 +165,9 @@ impl Service {
     pub fn write(&self, write: impl Fn(u64) -> Write) -> Result<WriteResult, ServiceError> {
         let end = Instant::now() + PROXY_LIMIT;
         let mut not_after_ms = self.not_after_ms();
-        let mut unknown = None;
+        let (mut unknown, mut forward) = (None, FORWARD_FIRST);
         loop {
-            let decided = match self.attempt(&write(not_after_ms), end) {
+            let decided = match self.attempt(&write(not_after_ms), end, &mut forward) {
                 Ok(decided) => decided,
                 Err(ServiceError::Unavailable(reason)) => match unknown {
                     // An earlier attempt may have been applied: only a stored outcome may be told.
@@ -192,8 +192,13 @@ impl Service {
         }
     }
 
-    /// One attempt, here if this replica is primary, else at the primary.
-    fn attempt(&self, write: &Write, end: Instant) -> Result<WriteResult, ServiceError> {
+    /// One attempt, here if this replica is primary, else at the primary, to which it is left for `forward`.
+    fn attempt(
+        &self,
+        write: &Write,
+        end: Instant,
+        forward: &mut Duration,
+    ) -> Result<WriteResult, ServiceError> {
         loop {
             match self.write_here(std::slice::from_ref(write)) {
                 Written::Decided(mut decided) => return Ok(decided.pop().expect("one write, one result")),
@@ -201,7 +206,9 @@ impl Service {
                 Written::Rejected(Rejected::NotPrimary { primary }) => match &self.primary {
                     Some(link) if primary.is_some_and(|primary| primary != self.replica.process()) => {
                         let left = end.saturating_duration_since(Instant::now());
-                        match link.call(write.clone(), FORWARD_LIMIT.min(left)) {
+                        let limit = left.min(*forward);
+                        *forward *= 2;
+                        match link.call(write.clone(), limit) {
                             Err(CallError::NotSent(_)) if Instant::now() < end => {
                                 kit::wait::pause(ELECTION_PAUSE);
                             }

@@ -34,17 +34,18 @@ impl Kept {
     }
 }
 
-/// For every rule, the first run found that fails without it (`simulate --rules`).
-pub const KEPT: [Kept; 9] = [
-    Kept::new(Rule::R1, Profile::Clocks, 4),
-    Kept::new(Rule::R3, Profile::Cuts, 1),
+/// For each rule, the first run found that fails without it (`simulate --rules`). The epoch check has none: a run that was
+/// known (cuts, seed 40) went away when new sessions had to acknowledge what is pending, and no other was found yet. What
+/// it is for is shown by `frontend::cache`'s test `r10_the_epoch_of_the_copy_is_compared_with_the_lease_seen_after_it`.
+pub const KEPT: [Kept; 8] = [
+    Kept::new(Rule::R1, Profile::Pauses, 0),
+    Kept::new(Rule::R3, Profile::Cuts, 0),
     Kept::new(Rule::R4, Profile::Lossy, 0),
     Kept::new(Rule::R6, Profile::Calm, 0),
     Kept::new(Rule::R8, Profile::Calm, 0),
-    Kept::new(Rule::R10, Profile::Clocks, 2),
-    Kept::new(Rule::R10b, Profile::Lossy, 0),
+    Kept::new(Rule::R10, Profile::Clocks, 1),
+    Kept::new(Rule::R10b, Profile::Calm, 0),
     Kept::new(Rule::R11, Profile::Failovers, 0),
-    Kept::new(Rule::Epoch, Profile::Cuts, 40),
 ];
 
 /// All rules, with their names on the command line.

@@ -110,8 +110,6 @@ struct Process {
     /// By call, when polls were sent, by our clock.
     polls: BTreeMap<u64, Duration>,
     polled: Place,
-    /// The newest term heard of.
-    term: u64,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
     readers: BTreeMap<u64, Reader>,
@@ -145,7 +143,6 @@ impl FrontEnd {
             polling: None,
             polls: BTreeMap::new(),
             polled: out.random.index(CATALOGS),
-            term: 0,
             calls: BTreeMap::new(),
             // Calls of different processes have different numbers: an answer to a dead one reaches nobody.
             next_call: self.life << 32,
@@ -272,12 +269,10 @@ impl FrontEnd {
         let Some(process) = &mut self.process else { return };
         out.trace.mark(out.now, 2, told.number);
         out.say(|| format!("{} hears {:?}", name(self.at), told));
-        // A deposed primary that does not know it is not asked again.
-        if told.term < process.term {
+        let step = process.cache.told(told, sent_at);
+        if step.deposed {
             process.polled = (process.polled + 1) % CATALOGS;
         }
-        process.term = process.term.max(told.term);
-        let step = process.cache.told(told, sent_at);
         if step.lost {
             out.say(|| format!("{} has lost its session", name(self.at)));
         }

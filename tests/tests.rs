@@ -5,6 +5,7 @@ mod buying;
 mod conformance;
 mod exits;
 mod faults;
+mod fronts;
 mod reference_files;
 mod up;
 

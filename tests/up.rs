@@ -14,6 +14,8 @@ use tests::{scratch, wait};
 
 /// The front end's port.
 const FRONT: u16 = 5004;
+/// The port of a second front end.
+const SECOND_FRONT: u16 = 5008;
 /// Longest time for all daemons to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// The ports are the machine's: one at a time.
@@ -35,7 +37,10 @@ struct Line {
 
 impl Up {
     fn start(data: &Path, directory: &Path) -> Up {
-        let mut command = command(data);
+        Up::start_with(command(data), directory)
+    }
+
+    fn start_with(mut command: Command, directory: &Path) -> Up {
         let output = |name| log_file(&directory.join(name));
         command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr"));
         let child = spawn(command).unwrap_or_else(|error| panic!("cannot start quire up: {error}"));
@@ -46,14 +51,15 @@ impl Up {
         std::fs::read_to_string(self.directory.join(name)).unwrap_or_default()
     }
 
-    /// Waits for the line that says it is ready; returns the table before it.
-    fn ready(&mut self) -> Vec<Line> {
+    /// Waits for the line that says it is ready, with the addresses of the front ends; returns the table before it.
+    fn ready(&mut self, fronts: &[u16]) -> Vec<Line> {
+        let urls: String = fronts.iter().map(|port| format!(" http://127.0.0.1:{port}")).collect();
         let table = wait::until(READY_LIMIT, "quire up is ready", || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("quire up ended with {status}: {}", self.said("stderr"));
             }
             let said = self.said("stdout");
-            match said.split_once(&format!("ready http://127.0.0.1:{FRONT}\n")) {
+            match said.split_once(&format!("ready{urls}\n")) {
                 Some((table, "")) => Ok(table.to_owned()),
                 _ => Err(format!("it says {said:?} and {:?}", self.said("stderr"))),
             }
@@ -100,8 +106,8 @@ fn lives(pid: u32) -> bool {
 
 /// Waits until nobody of another test or another run has the ports.
 fn wait_for_ports() {
-    wait::until(READY_LIMIT, "ports 5001 to 5007 and 7001 to 7007 are free", || {
-        for port in (5001..=5007).chain(7001..=7007) {
+    wait::until(READY_LIMIT, "ports 5001 to 5008 and 7001 to 7008 are free", || {
+        for port in (5001..=5008).chain(7001..=7008) {
             std::net::TcpListener::bind(("127.0.0.1", port)).map_err(|error| format!("{port}: {error}"))?;
         }
         Ok(())
@@ -120,7 +126,7 @@ fn one_command_starts_and_stops_the_store() {
     let directory = scratch::directory("up");
     let data = directory.path().join("data");
     let mut up = Up::start(&data, directory.path());
-    let daemons = up.ready();
+    let daemons = up.ready(&[FRONT]);
     let of = |role: &str| {
         daemons.iter().filter(|line| line.role == role).map(|line| line.port).collect::<Vec<_>>()
     };
@@ -142,7 +148,7 @@ fn one_command_starts_and_stops_the_store() {
     // What was bought is there the next time; Ctrl-C stops it as well.
     wait_for_ports();
     let mut up = Up::start(&data, directory.path());
-    let daemons = up.ready();
+    let daemons = up.ready(&[FRONT]);
     assert_eq!(front.get(&format!("/orders/{order}")).expect(200).number("book"), 1);
     assert_eq!(front.get("/lookup/1").expect(200).number("stock"), 999);
     signal(up.pid(), Signal::INT);
@@ -156,7 +162,7 @@ fn a_daemon_that_dies_is_started_again() {
     let directory = scratch::directory("up-restart");
     let data = directory.path().join("data");
     let mut up = Up::start(&data, directory.path());
-    let daemons = up.ready();
+    let daemons = up.ready(&[FRONT]);
     for role in ["catalog", "order", "frontend"] {
         let victim = daemons.iter().find(|line| line.role == role).expect("one of each role");
         let pid = Pid::from_raw(victim.pid.cast_signed()).expect("a process id");
@@ -203,6 +209,54 @@ fn children_of(parent: Pid) -> Vec<u32> {
         |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
     let lists: Vec<String> = tasks.flatten().map(children).collect();
     lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+}
+
+#[test]
+fn two_front_ends_side_by_side() {
+    let _alone = alone();
+    let directory = scratch::directory("up-fronts");
+    let data = directory.path().join("data");
+    let mut command = command(&data);
+    command.args(["--front-ends", "2"]);
+    let mut up = Up::start_with(command, directory.path());
+    let daemons = up.ready(&[FRONT, SECOND_FRONT]);
+    let fronts = daemons.iter().filter(|line| line.role == "frontend").map(|line| line.port);
+    assert_eq!(fronts.collect::<Vec<_>>(), [FRONT, SECOND_FRONT]);
+    assert_eq!(daemons.len(), 8);
+
+    let (first, second) = (Client::new(FRONT), Client::new(SECOND_FRONT));
+    for stock in [999, 998, 997] {
+        let buyer = if stock == 998 { &second } else { &first };
+        let bought = buyer.buy(1, 1, &new_key("up")).expect("an answer").expect(200);
+        assert_eq!(bought.number("stock"), stock);
+        for front in [&first, &second] {
+            assert_eq!(front.get("/lookup/1").expect(200).number("stock"), stock);
+        }
+    }
+    for number in [1, 2] {
+        assert!(data.join(format!("frontend-{number}.log")).is_file(), "{number}");
+    }
+    signal(up.pid(), Signal::TERM);
+    assert_eq!(ended(&mut up.child, STOP_LIMIT, "quire up").code(), Some(0), "{}", up.said("stderr"));
+    assert!(!daemons.iter().any(|line| lives(line.pid)), "left behind: {daemons:?}");
+}
+
+/// As settings that make no sense are told: the flag, what it is, and what it may be.
+#[test]
+fn a_number_of_front_ends_that_makes_no_sense() {
+    let directory = scratch::directory("up-number");
+    let said = directory.path().join("stderr");
+    for number in ["0", "9", "two", "-1"] {
+        let mut up = command(&directory.path().join("data"));
+        up.arg(format!("--front-ends={number}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log_file(&said));
+        let mut up = spawn(up).expect("it can be started");
+        assert_eq!(ended(&mut up, STOP_LIMIT, "quire up").code(), Some(64), "{number}");
+        let said = std::fs::read_to_string(&said).expect("its stderr is there");
+        assert!(said.contains("--front-ends") && said.contains(number), "{said}");
+    }
 }
 
 /// The directory is looked at before anything is started.

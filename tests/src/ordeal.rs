@@ -77,8 +77,8 @@ pub struct Happened {
     pub start: Instant,
     /// to here.
     pub end: Instant,
-    /// The longest time that a write took that did not begin at the front end concerned.
-    pub longest: Duration,
+    /// The write that took longest, of those that began meanwhile and not at the front end concerned.
+    pub longest: Option<Operation>,
 }
 
 /// What came of it.
@@ -246,17 +246,16 @@ fn paused(at: usize, front: &Daemon, books: &[u64], meanwhile: impl FnOnce()) ->
     sent.into_iter().filter_map(answer).collect()
 }
 
-/// With the longest write that was under way while it happened.
+/// With the longest write that began while it happened. One that began before may still wait for something else.
 fn measured((event, start, end): (Event, Instant, Instant), operations: &[Operation]) -> Happened {
     let concerned = event.front().map(Asked::Front);
     let during = |operation: &&Operation| {
         !operation.kind.is_read()
             && Some(operation.asked) != concerned
-            && operation.start < end
-            && operation.end > start
+            && (start..end).contains(&operation.start)
     };
-    let longest = operations.iter().filter(during).map(|write| write.end - write.start).max();
-    Happened { event, start, end, longest: longest.unwrap_or_default() }
+    let longest = operations.iter().filter(during).max_by_key(|write| write.end - write.start).copied();
+    Happened { event, start, end, longest }
 }
 
 impl Event {
@@ -297,6 +296,26 @@ impl fmt::Display for Event {
     }
 }
 
+impl Happened {
+    /// The longest time that a write took.
+    pub fn delay(&self) -> Duration {
+        self.longest.map(|write| write.end - write.start).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: longest write {:.1?}", self.event, self.delay())?;
+        match self.longest {
+            Some(write) => {
+                let after = write.start - self.start;
+                write!(f, ", a {:?} at {:?} that began {after:.1?} after it", write.kind, write.asked)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Report {
     /// Reads that were answered in that way.
     pub fn reads(&self, from: From) -> usize {
@@ -333,11 +352,8 @@ impl Report {
     /// What is wrong with it, in words; nothing if all is well.
     pub fn complaints(&self) -> Vec<String> {
         let violations = self.violations.iter().map(ToString::to_string);
-        let late = self.events.iter().filter(|happened| happened.longest > happened.event.limit());
-        let late = late.map(|happened| {
-            let Happened { event, longest, .. } = happened;
-            format!("{event}: a write took {longest:.1?}, more than {:?}", event.limit())
-        });
+        let late = self.events.iter().filter(|happened| happened.delay() > happened.event.limit());
+        let late = late.map(|happened| format!("{happened}, more than {:?}", happened.event.limit()));
         violations.chain(late).collect()
     }
 
@@ -352,9 +368,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Happened { event, longest, .. } in &self.events {
-            writeln!(f, "{event}: longest write {longest:.1?}")?;
-        }
+        self.events.iter().try_for_each(|happened| writeln!(f, "{happened}"))?;
         let all = self.history.operations.len();
         let reads = self.reads_at_fronts();
         let share = |from| format!("{:.1} %", 100.0 * self.reads(from) as f64 / reads.max(1) as f64);

@@ -311,7 +311,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             self.published.beats.fetch_add(1, Ordering::Relaxed);
             self.tell(&mut seen);
             if !self.receive(&mut now, next_tick_ms)? {
-                return self.replica.flush();
+                return self.replica.flush(now);
             }
             if now.boot_ms >= next_tick_ms {
                 self.replica.tick()?;
@@ -359,7 +359,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         while let Some(message) = next {
             match message {
                 Message::Input(input) => self.replica.receive(input, *now),
-                Message::Job(job) => self.work(job)?,
+                Message::Job(job) => self.work(job, *now)?,
                 Message::Start(_) => {}
                 Message::Stop => return Ok(false),
             }
@@ -369,8 +369,8 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         Ok(true)
     }
 
-    fn work(&mut self, job: Job) -> Result<()> {
-        self.replica.flush()?;
+    fn work(&mut self, job: Job, now: Now) -> Result<()> {
+        self.replica.flush(now)?;
         let replica = &self.replica;
         job(&Desk {
             store: self.store,

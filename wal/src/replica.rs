@@ -12,9 +12,11 @@
 //! - after an error nothing more is written: the owner must drop it and end.
 //!
 //! One turn follows the engine's documented order: messages that need no disk leave first; then one write
-//! transaction takes the new entries, the hard state and the effects of what was committed; then what had to wait
-//! for the disk leaves. What is applied may ride in the next transaction (it can be replayed from the log), so a busy
-//! replica syncs once per batch.
+//! transaction takes the new entries and the hard state; then what had to wait for the disk leaves.
+//!
+//! What is applied gathers in memory and is flushed with some later transaction, because it can be replayed from the
+//! log: so a busy replica syncs once per batch, and most syncs write pages of the log only. On disk the state
+//! is that after the entry recorded as applied, always, and that entry is one recorded as committed.
 
 mod clock;
 mod codec;
@@ -31,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
 use crate::state_machine::{State, StateMachine};
-use crate::store::{Store, Write};
+use crate::store::{Changes, Overlay, Store};
 
 use clock::LogClock;
 pub use clock::Now;
@@ -53,7 +55,13 @@ const IN_FLIGHT_MAX: usize = 256;
 const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
 /// Most bytes of committed entries applied in one turn.
 const APPLY_BYTES_MAX: u64 = 4 << 20;
-/// Longest time that applied entries stay in the open transaction when nothing else commits it, in ms.
+/// Age of the oldest effect that is not flushed, in ms, from which on the next commit of the log takes them along. Until
+/// then a page of the state that many entries change is not written for each of them.
+const FLUSH_AGE_MS: u64 = 10;
+/// Memory that effects may take before they are flushed, in bytes: at it the same turn flushes them, if need be in a
+/// transaction of their own. One turn adds to it what its committed entries change (see `APPLY_BYTES_MAX`).
+const FLUSH_BYTES_MAX: usize = 8 << 20;
+/// Time without a commit, in ms, after which effects that are not flushed are flushed by a commit of their own.
 const LAZY_COMMIT_MS: u64 = 5;
 /// Head start of one surviving backup over the next when both learned of the primary's death, in ms.
 const HEAD_START_MS: u64 = 15;
@@ -152,8 +160,12 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
     machine: M,
     transport: T,
     store: &'s dyn Store,
-    /// The open write transaction with effects that are not committed yet, and since when.
-    txn: Option<(Box<dyn Write + 's>, u64)>,
+    /// The effects of the entries after `visible` up to `applied`, on top of what the store holds.
+    changes: Changes,
+    /// When the first of those entries was applied; `None` if there are none.
+    unflushed_since_ms: Option<u64>,
+    /// When something was last committed.
+    committed_ms: u64,
     hard: HardState,
     applied: Applied,
     visible: u64,
@@ -210,7 +222,9 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             machine,
             transport,
             store,
-            txn: None,
+            changes: Changes::default(),
+            unflushed_since_ms: None,
+            committed_ms: 0,
             hard,
             visible: applied.index,
             applied,
@@ -264,9 +278,10 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         if self.raw.has_ready() {
             self.handle_ready(now)?;
         }
-        self.release_reads()?;
-        if self.txn.as_ref().is_some_and(|(_, since_ms)| now.boot_ms >= since_ms + LAZY_COMMIT_MS) {
-            self.commit()?;
+        self.release_reads(now)?;
+        let lazy = self.lazy_commit_due_ms().is_some_and(|due_ms| now.boot_ms >= due_ms);
+        if lazy || self.changes.bytes() >= FLUSH_BYTES_MAX {
+            self.commit(&[], true, now)?;
         }
         self.end_hand_over(now);
         self.raw.store().fault()
@@ -279,9 +294,12 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
 
     /// When a turn is due at the latest, by the boot-time clock in ms, ticks aside.
     pub fn turn_due_ms(&self) -> Option<u64> {
-        let lazy = self.txn.as_ref().map(|(_, since_ms)| since_ms + LAZY_COMMIT_MS);
         let hand_over = self.hand_over.as_ref().map(|(_, until_ms)| *until_ms);
-        [lazy, self.campaign_at_ms, hand_over].into_iter().flatten().min()
+        [self.lazy_commit_due_ms(), self.campaign_at_ms, hand_over].into_iter().flatten().min()
+    }
+
+    fn lazy_commit_due_ms(&self) -> Option<u64> {
+        self.unflushed_since_ms.map(|since_ms| since_ms.max(self.committed_ms) + LAZY_COMMIT_MS)
     }
 
     /// The replica at a glance.
@@ -305,9 +323,9 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         (self.role == Role::Primary).then_some(progress.matched)
     }
 
-    /// Makes everything applied visible and leaves no transaction open.
-    pub fn flush(&mut self) -> Result<()> {
-        if self.txn.is_some() { self.commit() } else { Ok(()) }
+    /// Makes everything applied durable and visible.
+    pub fn flush(&mut self, now: Now) -> Result<()> {
+        if self.unflushed_since_ms.is_some() { self.commit(&[], true, now) } else { Ok(()) }
     }
 
     /// Tells everybody who waits that there will be no answer from here. Writes nothing.
@@ -404,9 +422,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         if ready.must_sync() {
             let entries = entries.iter().map(codec::from_engine).collect::<std::result::Result<Vec<_>, _>>();
             let entries = entries.map_err(Error::Engine)?;
-            let txn = open_txn(&mut self.txn, self.store, now)?;
-            self.raw.mut_store().log.append(txn, &entries)?;
-            self.commit()?;
+            self.commit(&entries, self.flushes_with_the_log(now), now)?;
         }
         self.note_role(now);
         self.send(ready.take_persisted_messages());
@@ -426,13 +442,16 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         }
     }
 
-    /// Applies committed entries inside the open transaction and answers their proposers: the entries are on disk
-    /// on a majority, whatever becomes of this transaction.
+    /// Applies committed entries in memory and answers their proposers: the entries are on disk on a majority, and the
+    /// log gives their effects again.
     fn apply(&mut self, entries: Vec<eraftpb::Entry>, now: Now) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
-        let txn = open_txn(&mut self.txn, self.store, now)?;
+        self.unflushed_since_ms.get_or_insert(now.boot_ms);
+        // Never written to. Unlike a read transaction it finds room however many readers there are.
+        let base = self.store.write()?;
+        let mut overlay = Overlay::new(&*base, &mut self.changes);
         for engine_entry in entries {
             let decoded;
             let entry = match self.raw.store().log.cached(engine_entry.index) {
@@ -443,7 +462,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
                 }
             };
             assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
-            let reply = apply_one(&mut self.machine, txn, &mut self.applied, entry)?;
+            let reply = apply_one(&mut self.machine, &mut overlay, &mut self.applied, entry)?;
             self.applied.index = entry.index;
             self.applied.log_ms = self.applied.log_ms.max(entry.stamp.log_ms);
             self.proposals.applied(entry.index, entry.term, reply);
@@ -451,29 +470,39 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         Ok(())
     }
 
-    /// Makes the open transaction durable and visible, with the hard state and how far the state is.
-    fn commit(&mut self) -> Result<()> {
-        let mut txn = match self.txn.take() {
-            Some((txn, _)) => txn,
-            None => self.store.write()?,
-        };
-        assert!(
-            self.applied.index <= self.hard.commit,
-            "applied {} beyond {:?}",
-            self.applied.index,
-            self.hard
-        );
+    /// Whether a commit of the log should take the effects along that are not flushed: they are old, or somebody
+    /// will want to see them, who would have to wait for a commit of his own.
+    fn flushes_with_the_log(&self, now: Now) -> bool {
+        self.unflushed_since_ms.is_some_and(|since_ms| now.boot_ms >= since_ms + FLUSH_AGE_MS)
+            || self.reads.are_wanted()
+    }
+
+    /// One write transaction: takes new entries and the hard state, and with `flush` the effects of everything
+    /// applied, which readers see from then on.
+    fn commit(&mut self, entries: &[Entry], flush: bool, now: Now) -> Result<()> {
+        let mut txn = self.store.write()?;
+        self.raw.mut_store().log.append(&mut *txn, entries)?;
         meta::set_hard_state(&mut *txn, &self.hard)?;
-        meta::set_applied(&mut *txn, &self.applied)?;
+        if flush {
+            let (applied, hard) = (&self.applied, &self.hard);
+            assert!(applied.index <= hard.commit, "applied {} beyond {hard:?}", applied.index);
+            self.changes.flush_into(&mut *txn)?;
+            meta::set_applied(&mut *txn, applied)?;
+        }
         txn.commit()?;
-        self.visible = self.applied.index;
+        self.committed_ms = now.boot_ms;
+        if flush {
+            self.changes.clear();
+            self.unflushed_since_ms = None;
+            self.visible = self.applied.index;
+        }
         Ok(())
     }
 
-    /// Lets readers go whose index is visible; commits first if somebody waits for what is applied.
-    fn release_reads(&mut self) -> Result<()> {
-        if self.txn.is_some() && self.reads.wait_for(self.visible, self.applied.index) {
-            self.commit()?;
+    /// Lets readers go whose index is visible; flushes first if somebody waits for what is applied.
+    fn release_reads(&mut self, now: Now) -> Result<()> {
+        if self.reads.wait_for(self.visible, self.applied.index) {
+            self.commit(&[], true, now)?;
         }
         self.reads.release(self.visible);
         Ok(())
@@ -570,28 +599,15 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     }
 }
 
-/// The open write transaction, begun now if there is none.
-fn open_txn<'a, 's>(
-    slot: &'a mut Option<(Box<dyn Write + 's>, u64)>,
-    store: &'s dyn Store,
-    now: Now,
-) -> Result<&'a mut (dyn Write + 's)> {
-    if slot.is_none() {
-        *slot = Some((store.write()?, now.boot_ms));
-    }
-    let (txn, _) = slot.as_mut().expect("just opened");
-    Ok(&mut **txn)
-}
-
 fn apply_one<M: StateMachine>(
     machine: &mut M,
-    txn: &mut dyn Write,
+    overlay: &mut Overlay<'_>,
     applied: &mut Applied,
     entry: &Entry,
 ) -> Result<Option<M::Reply>> {
     match entry.class {
         Class::Normal if entry.command.kind == 0 => Ok(None),
-        Class::Normal => machine.apply(&mut State::new(txn, &mut applied.hash), entry).map(Some),
+        Class::Normal => machine.apply(&mut State::new(overlay, &mut applied.hash), entry).map(Some),
         Class::Membership => {
             Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
         }

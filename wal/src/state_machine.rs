@@ -20,8 +20,9 @@ pub type StateHash = u128;
 /// A deterministic state machine.
 ///
 /// `apply` may depend on nothing but the state and the entry: no clock, no randomness, no environment, no map
-/// iteration order. It is called once per committed entry of kind 1 to 255, in order, inside the write transaction that also records the
-/// entry as applied; so after a crash it is called again exactly for the entries whose effects were lost.
+/// iteration order. It is called once per committed entry of kind 1 to 255, in order. Its effects reach
+/// the disk in one transaction with the record of how far entries are applied; so after a crash it is called again
+/// exactly for the entries whose effects were lost.
 pub trait StateMachine: Send + 'static {
     /// What a proposer is told about its command.
     type Reply: Send + 'static;
@@ -74,7 +75,7 @@ fn unpack<T: DeserializeOwned>(table: Table, key: &[u8], body: &[u8]) -> Result<
     postcard::from_bytes(body).map_err(|error| Error::damaged_value(table.name, key, error.to_string()))
 }
 
-/// Typed, checked reading of state, inside a write transaction or a read transaction.
+/// Typed, checked reading of state, inside a read transaction or on top of one.
 pub trait Lookup {
     /// The transaction.
     fn raw(&self) -> &dyn Read;

@@ -1,13 +1,15 @@
 //! A transactional key-value store: what the log, the replica's meta data and the state machine live in.
 //!
 //! `Lmdb` is the real one; `Memory` is the double whose un-committed writes a test can lose. The replica and the
-//! state machines are written against these traits, so both run the same code.
+//! state machines are written against these traits, so both run the same code. `Overlay` is a store's state with
+//! changes on top that no transaction holds.
 //!
 //! One writer at a time, any number of readers, each on the state of the last commit before it began. A
 //! transaction that is dropped without `commit` leaves no trace. `commit` returns once the data is on disk.
 
 mod lmdb;
 mod memory;
+mod overlay;
 mod runway;
 
 use std::ops::ControlFlow;
@@ -16,6 +18,7 @@ use crate::error::Result;
 
 pub use lmdb::Lmdb;
 pub use memory::Memory;
+pub use overlay::{Changes, Overlay};
 
 /// A table of the store. Ids are fixed for ever, because they are also part of snapshots and of the state hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +42,7 @@ pub const KEY_BYTES_MAX: usize = 480;
 /// What a visitor of `scan` sees: key and value.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
-/// A view of one committed state (or, inside a write transaction, of its own writes on top of it).
+/// A view of one committed state (or, inside a write transaction or an overlay, of the writes on top of it).
 pub trait Read {
     /// The value under `key`.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>>;
@@ -47,11 +50,13 @@ pub trait Read {
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()>;
     /// The entry with the greatest key.
     fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>>;
+    /// The entry with the greatest key below `key`.
+    fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>>;
     /// How many entries the table has.
     fn count(&self, table: Table) -> Result<u64>;
 }
 
-/// The one write transaction.
+/// Writing; what was written is read at once.
 pub trait Write: Read {
     /// Sets the value under `key`.
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()>;
@@ -65,6 +70,10 @@ pub trait Write: Read {
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()>;
     /// Removes everything.
     fn clear(&mut self, table: Table) -> Result<()>;
+}
+
+/// The one write transaction.
+pub trait Transaction: Write {
     /// Makes the writes durable and visible. On error nothing is known and nothing more may be written.
     fn commit(self: Box<Self>) -> Result<()>;
 }
@@ -74,7 +83,7 @@ pub trait Store: Send + Sync {
     /// Begins a read transaction. Keep it short, never across a park: it pins pages.
     fn read(&self) -> Result<Box<dyn Read + '_>>;
     /// Begins the write transaction; blocks while another thread has one. Only the replica thread calls this.
-    fn write(&self) -> Result<Box<dyn Write + '_>>;
+    fn write(&self) -> Result<Box<dyn Transaction + '_>>;
     /// Bytes in use and bytes there could be.
     fn room(&self) -> Result<Room>;
 }

@@ -1,9 +1,10 @@
 //! What a sale costs a replica: store operations and time per `Sell`, on both stores.
 //!
-//! `cargo run --release -p catalog --example sell_cost`. Sales ride 100 to a transaction, for seven books, under keys
-//! like those that front ends make. "Apply" is the machine alone, the median over transactions; "with commit" is everything,
-//! LMDB's two syncs included. "Fresh" is before the window of keys has passed; "steady" is after it: each sale also
-//! removes an old outcome, and each hundred is acknowledged.
+//! `cargo run --release -p catalog --example sell_cost`. Sales come 100 to a batch, for seven books, under keys
+//! like those that front ends make. Their effects are flushed with every first, fifth, tenth or twentieth batch. "Apply" is
+//! the machine and the flush, the mean over batches; "with commit" is everything, LMDB's two syncs per flush included.
+//! "Fresh" is before the window of keys has passed; "steady" is after it: each sale also removes an old outcome, and
+//! each hundred is acknowledged.
 
 #![allow(clippy::print_stdout, reason = "a tool for people")]
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use api::catalog::{Position, REQUEST_LIFE_MS, Sell, Update};
 use catalog::machine::{Catalog, Limits, Seed, Setup, command};
 use wal::entry::Class;
-use wal::store::{Lmdb, Memory, Read, Store, Visit, Write};
+use wal::store::{Changes, Lmdb, Memory, Overlay, Read, Store, Visit, Write};
 use wal::{Command, Entry, Result, Stamp, State, StateHash, StateMachine, Table};
 
 const BATCH: u64 = 100;
@@ -23,16 +24,29 @@ const CONSUMER: [u8; 16] = [1; 16];
 fn main() -> Result<()> {
     let directory = tempfile::tempdir().expect("a directory for the measurement");
     for steady in [false, true] {
-        run("memory", &Memory::new(), steady)?;
-        let path = directory.path().join(if steady { "steady" } else { "fresh" });
-        std::fs::create_dir(&path).expect("a directory for the measurement");
-        run("lmdb", &Lmdb::open(&path, Catalog.tables(), 4 << 30)?, steady)?;
+        run("memory", &Memory::new(), 1, steady)?;
+        for flush_every in [1, 5, 10, 20] {
+            let name = if steady { "steady" } else { "fresh" };
+            let path = directory.path().join(format!("{name}-{flush_every}"));
+            std::fs::create_dir(&path).expect("a directory for the measurement");
+            run("lmdb", &Lmdb::open(&path, Catalog.tables(), 4 << 30)?, flush_every, steady)?;
+        }
     }
     Ok(())
 }
 
-fn run(name: &str, store: &dyn Store, steady: bool) -> Result<()> {
-    let mut replica = Replica { store, hash: 0, index: 0, log_ms: 1, applying: Vec::new(), operations: 0 };
+fn run(name: &str, store: &dyn Store, flush_every: u64, steady: bool) -> Result<()> {
+    let mut replica = Replica {
+        store,
+        flush_every,
+        changes: Changes::default(),
+        unflushed: 0,
+        hash: 0,
+        index: 0,
+        log_ms: 1,
+        applying: Vec::new(),
+        operations: 0,
+    };
     let keys_max = if steady { 20_000 } else { Limits::default().keys_max };
     replica.apply(&set_up(keys_max))?;
     let mut sold = 0;
@@ -55,13 +69,12 @@ fn run(name: &str, store: &dyn Store, steady: bool) -> Result<()> {
     let begun = Instant::now();
     sell(&mut replica, SALES)?;
     let all = begun.elapsed();
-    replica.applying.sort();
-    let median = replica.applying[replica.applying.len() / 2];
+    let applying: Duration = replica.applying.iter().sum();
     println!(
-        "{name:7} {:7} {:5.2} operations/sale  apply {:6.0} ns/sale  with commit {:6.0} ns/sale",
+        "{name:7} {:7} flush every {flush_every:2}  {:5.2} operations/sale  apply {:6.0} ns/sale  with commit {:6.0} ns/sale",
         if steady { "steady" } else { "fresh" },
         replica.operations as f64 / SALES as f64,
-        median.as_nanos() as f64 / BATCH as f64,
+        applying.as_nanos() as f64 / SALES as f64,
         all.as_nanos() as f64 / SALES as f64,
     );
     Ok(())
@@ -92,6 +105,9 @@ fn nth_sell(n: u64) -> Command {
 
 struct Replica<'s> {
     store: &'s dyn Store,
+    flush_every: u64,
+    changes: Changes,
+    unflushed: u64,
     hash: StateHash,
     index: u64,
     log_ms: u64,
@@ -101,24 +117,37 @@ struct Replica<'s> {
 
 impl Replica<'_> {
     fn apply(&mut self, commands: &[Command]) -> Result<()> {
-        let mut txn = Counted { txn: self.store.write()?, operations: Cell::new(0) };
-        let mut state = State::new(&mut txn, &mut self.hash);
+        let base = self.store.read()?;
         let begun = Instant::now();
+        let mut overlay = Counted { txn: Overlay::new(&*base, &mut self.changes), operations: Cell::new(0) };
+        let mut state = State::new(&mut overlay, &mut self.hash);
         for command in commands {
             self.index += 1;
             let stamp = Stamp { wall_ms: self.log_ms, log_ms: self.log_ms };
             let (index, command) = (self.index, command.clone());
             Catalog.apply(&mut state, &Entry { index, term: 1, stamp, class: Class::Normal, command })?;
         }
-        self.applying.push(begun.elapsed());
-        self.operations += txn.operations.get();
-        txn.txn.commit()
+        self.operations += overlay.operations.get();
+        let mut applying = begun.elapsed();
+        drop(base);
+        self.unflushed += 1;
+        if self.unflushed == self.flush_every {
+            self.unflushed = 0;
+            let mut txn = self.store.write()?;
+            let begun = Instant::now();
+            self.changes.flush_into(&mut *txn)?;
+            applying += begun.elapsed();
+            txn.commit()?;
+            self.changes.clear();
+        }
+        self.applying.push(applying);
+        Ok(())
     }
 }
 
 /// Counts what the machine asks of the store.
 struct Counted<'s> {
-    txn: Box<dyn Write + 's>,
+    txn: Overlay<'s>,
     operations: Cell<u64>,
 }
 
@@ -140,6 +169,10 @@ impl Read for Counted<'_> {
     fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
         self.count_one();
         self.txn.last(table)
+    }
+    fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
+        self.count_one();
+        self.txn.below(table, key)
     }
     fn count(&self, table: Table) -> Result<u64> {
         self.count_one();
@@ -171,8 +204,5 @@ impl Write for Counted<'_> {
     fn clear(&mut self, table: Table) -> Result<()> {
         self.count_one();
         self.txn.clear(table)
-    }
-    fn commit(self: Box<Self>) -> Result<()> {
-        self.txn.commit()
     }
 }

@@ -27,6 +27,9 @@ const LEAD_LIMIT: Duration = Duration::from_secs(1);
 pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest time that the API plane tries to reach the primary.
 pub const PROXY_LIMIT: Duration = Duration::from_secs(5);
+/// Longest that a write is left to the others before it is looked again who the primary is. The link to the others never
+/// finds it when it has become this replica; a write that the primary only holds for longer is sent to it once more.
+const FORWARD_LIMIT: Duration = Duration::from_millis(500);
 /// Pause before a write is tried here again after the group had no primary.
 const ELECTION_PAUSE: Duration = Duration::from_millis(10);
 
@@ -197,9 +200,13 @@ impl Service {
                 Written::Unknown => return Err(ServiceError::Unknown("the primary changed".into())),
                 Written::Rejected(Rejected::NotPrimary { primary }) => match &self.primary {
                     Some(link) if primary.is_some_and(|primary| primary != self.replica.process()) => {
-                        return link
-                            .call(write.clone(), end.saturating_duration_since(Instant::now()))
-                            .map_err(proxy_error);
+                        let left = end.saturating_duration_since(Instant::now());
+                        match link.call(write.clone(), FORWARD_LIMIT.min(left)) {
+                            Err(CallError::NotSent(_)) if Instant::now() < end => {
+                                kit::wait::pause(ELECTION_PAUSE);
+                            }
+                            forwarded => return forwarded.map_err(proxy_error),
+                        }
                     }
                     _ if Instant::now() >= end => {
                         return Err(ServiceError::Unavailable("the catalog has no primary".into()));

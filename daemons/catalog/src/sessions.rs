@@ -78,6 +78,9 @@ struct Known {
     readmit: Duration,
     /// No session before this.
     not_before: Duration,
+    /// A write of this term has waited for the end of what it may have held of an older one, and it was not heard of
+    /// since: it is taken out of the log, so that the next primary need not wait for it again.
+    waited_out: bool,
     /// Its removal from the log is under way: it gets nothing any more (holes 9).
     removing: bool,
 }
@@ -262,7 +265,8 @@ impl<W> Sessions<W> {
 
     fn end(&mut self, term: u64, ticket: u64, message: Message, now: Duration) {
         let Some(reign) = self.in_term(term) else { return };
-        if reign.open.remove(&ticket).is_none() || reign.sessions.is_empty() {
+        // R13: a session ends with its REVOKE. The front end takes nothing after that, so it would acknowledge nothing.
+        if reign.open.remove(&ticket).is_none() || reign.sessions.is_empty() || reign.closed {
             return;
         }
         for session in reign.sessions.values_mut() {
@@ -325,7 +329,8 @@ impl<W> Sessions<W> {
             }
             // R11: while a lease of an older term may be alive, it must be waited for.
             let waited_for = reign.unopened.contains(front_end) && now < reign.older_leases_end;
-            if !known.removing && !waited_for && now >= known.seen + FORGET_AFTER {
+            let gone = known.waited_out || now >= known.seen + FORGET_AFTER;
+            if !known.removing && !waited_for && gone {
                 known.removing = true;
                 abandoned.push(*front_end);
             }
@@ -366,7 +371,11 @@ impl<W> Reign<W> {
             if now < self.older_leases_end {
                 return false;
             }
-            self.unopened.clear();
+            for front_end in std::mem::take(&mut self.unopened) {
+                if let Some(known) = self.known.get_mut(&front_end) {
+                    known.waited_out = true;
+                }
+            }
         }
         let mut waits = false;
         let mut dead = Vec::new();
@@ -409,11 +418,14 @@ impl<W> Reign<W> {
         let Some(known) = self.known.get_mut(&id) else {
             return match (self.closed, room) {
                 (true, _) => Err(Polled::NotLeading),
+                // It was held while its front end took leave: who stays asks for a new session.
+                _ if poll.session.is_some() => Ok(News::Over),
                 (false, true) => Err(Polled::Register),
                 (false, false) => wait(RENEW_MS),
             };
         };
         known.seen = now;
+        known.waited_out = false;
         if known.removing {
             return wait(RENEW_MS);
         }
@@ -471,7 +483,13 @@ fn lease_left(safe_at: Duration, now: Duration) -> Option<u64> {
 
 impl Known {
     fn since(now: Duration) -> Known {
-        Known { seen: now, readmit: READMIT_MIN, not_before: Duration::ZERO, removing: false }
+        Known {
+            seen: now,
+            readmit: READMIT_MIN,
+            not_before: Duration::ZERO,
+            waited_out: false,
+            removing: false,
+        }
     }
 }
 

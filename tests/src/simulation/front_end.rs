@@ -417,7 +417,7 @@ impl FrontEnd {
     fn shown(&self, id: u64, answer: &Answer) -> Option<Arc<Shown>> {
         let reader = self.process.as_ref()?.readers.get(&id)?;
         let Answer::Read(read) = answer else { return None };
-        Some(Arc::new(Shown::read(&reader.wanted.target(), read).expect("the answer is to the query")))
+        Some(Arc::new(Shown::read(&reader.wanted.target(), read)))
     }
 
     /// A reader that waited gets its answer, or, without one, asks a replica. One that has given up waiting is gone.

@@ -145,6 +145,11 @@ impl Reads {
         (context == self.context(number)).then_some(number)
     }
 
+    /// Whether anybody is on the way to a read point.
+    pub(super) fn are_wanted(&self) -> bool {
+        !(self.queued.is_empty() && self.rounds.is_empty() && self.waiting.is_empty())
+    }
+
     /// Whether somebody waits for a state after `visible` and up to `applied`.
     pub(super) fn wait_for(&self, visible: u64, applied: u64) -> bool {
         self.waiting.iter().any(|(index, _)| *index > visible && *index <= applied)

@@ -16,7 +16,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
 use super::runway::Runway;
-use super::{Read, Room, Store, TABLES_MAX, Table, Visit, Write};
+use super::{Read, Room, Store, TABLES_MAX, Table, Transaction, Visit, Write};
 use crate::error::{Error, Result};
 
 /// Most read transactions at once; the next one gets `Error::ReadersFull`.
@@ -94,7 +94,7 @@ impl Store for Lmdb {
         Ok(Box::new(ReadTxn { txn, tables: &self.tables }))
     }
 
-    fn write(&self) -> Result<Box<dyn Write + '_>> {
+    fn write(&self) -> Result<Box<dyn Transaction + '_>> {
         let txn = self.env.write_txn().map_err(fault("beginning a write"))?;
         Ok(Box::new(WriteTxn { txn, lmdb: self }))
     }
@@ -155,6 +155,9 @@ macro_rules! read_from_txn {
             fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
                 self.db(table).last(&self.txn).map_err(fault("reading the last entry"))
             }
+            fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
+                self.db(table).get_lower_than(&self.txn, key).map_err(fault("reading the entry below"))
+            }
             fn count(&self, table: Table) -> Result<u64> {
                 self.db(table).len(&self.txn).map_err(fault("counting"))
             }
@@ -198,7 +201,9 @@ impl Write for WriteTxn<'_> {
     fn clear(&mut self, table: Table) -> Result<()> {
         self.db(table).clear(&mut self.txn).map_err(fault("clearing a table"))
     }
+}
 
+impl Transaction for WriteTxn<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
         let WriteTxn { txn, lmdb } = *self;
         let held = lmdb.runway.hold();

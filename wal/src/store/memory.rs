@@ -4,10 +4,10 @@
 //! "crash" it. Commits are instantaneous.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Read, Room, Store, Table, Visit, Write};
+use super::{Changes, Overlay, Read, Room, Store, Table, Transaction, Visit, Write};
 use crate::error::Result;
 
 type Map = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
@@ -44,12 +44,12 @@ impl Memory {
 
 impl Store for Memory {
     fn read(&self) -> Result<Box<dyn Read + '_>> {
-        Ok(Box::new(View { base: self.snapshot(), changes: Changes::new() }))
+        Ok(Box::new(Snapshot(self.snapshot())))
     }
 
-    fn write(&self) -> Result<Box<dyn Write + '_>> {
-        let view = View { base: self.snapshot(), changes: Changes::new() };
-        Ok(Box::new(Transaction { store: self, view }))
+    fn write(&self) -> Result<Box<dyn Transaction + '_>> {
+        let base = Snapshot(self.snapshot());
+        Ok(Box::new(MemoryTransaction { store: self, base, changes: Changes::default() }))
     }
 
     fn room(&self) -> Result<Room> {
@@ -58,55 +58,30 @@ impl Store for Memory {
     }
 }
 
-type Changes = BTreeMap<(u8, Vec<u8>), Option<Vec<u8>>>;
+/// A committed state.
+struct Snapshot(Arc<Map>);
 
-/// The committed state with changes on top.
-struct View {
-    base: Arc<Map>,
-    changes: Changes,
-}
-
-impl View {
-    /// Entries of `table` with keys not below `from`, upwards.
-    fn entries(&self, table: Table, from: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let low = (table.id, from.to_vec());
-        let range = (Bound::Included(low), Bound::Excluded((table.id + 1, Vec::new())));
-        let mut base = self.base.range(range.clone()).peekable();
-        let mut changes = self.changes.range(range).peekable();
-        std::iter::from_fn(move || {
-            loop {
-                let take_change = match (base.peek(), changes.peek()) {
-                    (None, None) => return None,
-                    (Some(_), None) => false,
-                    (None, Some(_)) => true,
-                    (Some((b, _)), Some((c, _))) => c <= b,
-                };
-                if !take_change {
-                    return base.next().map(|((_, key), value)| (key.as_slice(), value.as_slice()));
-                }
-                let (changed, value) = changes.next()?;
-                if base.peek().is_some_and(|(key, _)| *key == changed) {
-                    base.next();
-                }
-                if let Some(value) = value {
-                    return Some((changed.1.as_slice(), value.as_slice()));
-                }
-            }
-        })
+impl Snapshot {
+    /// Entries of `table` with keys from `from` on and below `to`, if that is given.
+    fn range(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
+        let to = to.map_or((table.id + 1, Vec::new()), |to| (table.id, to.to_vec()));
+        let entries = self.0.range((table.id, from.to_vec())..to);
+        entries.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 }
 
-impl Read for View {
+impl Read for Snapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>> {
-        let key = (table.id, key.to_vec());
-        Ok(match self.changes.get(&key) {
-            Some(change) => change.as_deref(),
-            None => self.base.get(&key).map(Vec::as_slice),
-        })
+        Ok(self.0.get(&(table.id, key.to_vec())).map(Vec::as_slice))
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        for (key, value) in self.entries(table, from) {
+        for (key, value) in self.range(table, from, None) {
             if let ControlFlow::Break(()) = visit(key, value) {
                 break;
             }
@@ -115,108 +90,77 @@ impl Read for View {
     }
 
     fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
-        let range = (Bound::Included((table.id, Vec::new())), Bound::Excluded((table.id + 1, Vec::new())));
-        let mut base = self.base.range(range.clone()).rev().peekable();
-        let mut changes = self.changes.range(range).rev().peekable();
-        loop {
-            let take_change = match (base.peek(), changes.peek()) {
-                (None, None) => return Ok(None),
-                (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (Some((b, _)), Some((c, _))) => c >= b,
-            };
-            if !take_change {
-                return Ok(base.next().map(|((_, key), value)| (key.as_slice(), value.as_slice())));
-            }
-            let Some((changed, value)) = changes.next() else { return Ok(None) };
-            if base.peek().is_some_and(|(key, _)| *key == changed) {
-                base.next();
-            }
-            if let Some(value) = value {
-                return Ok(Some((changed.1.as_slice(), value.as_slice())));
-            }
-        }
+        Ok(self.range(table, &[], None).next_back())
+    }
+
+    fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
+        Ok(self.range(table, &[], Some(key)).next_back())
     }
 
     fn count(&self, table: Table) -> Result<u64> {
-        Ok(self.entries(table, &[]).count() as u64)
+        Ok(self.range(table, &[], None).count() as u64)
     }
 }
 
-struct Transaction<'s> {
+struct MemoryTransaction<'s> {
     store: &'s Memory,
-    view: View,
+    base: Snapshot,
+    changes: Changes,
 }
 
-impl Read for Transaction<'_> {
+impl MemoryTransaction<'_> {
+    fn overlay(&mut self) -> Overlay<'_> {
+        Overlay::new(&self.base, &mut self.changes)
+    }
+}
+
+impl Read for MemoryTransaction<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>> {
-        self.view.get(table, key)
+        self.changes.get(&self.base, table, key)
     }
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {
-        self.view.scan(table, from, visit)
+        self.changes.scan(&self.base, table, from, visit)
     }
     fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
-        self.view.last(table)
+        self.changes.last_below(&self.base, table, None)
+    }
+    fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
+        self.changes.last_below(&self.base, table, Some(key))
     }
     fn count(&self, table: Table) -> Result<u64> {
-        self.view.count(table)
+        self.changes.count(&self.base, table)
     }
 }
 
-impl Write for Transaction<'_> {
+impl Write for MemoryTransaction<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        self.view.changes.insert((table.id, key.to_vec()), Some(value.to_vec()));
-        Ok(())
+        self.overlay().put(table, key, value)
     }
-
     fn append(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
-        if let Some((last, _)) = self.view.last(table)? {
-            assert!(last < key, "append to {} below its last key", table.name);
-        }
-        self.put(table, key, value)
+        self.overlay().append(table, key, value)
     }
-
     fn insert(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<bool> {
-        if self.view.get(table, key)?.is_some() {
-            return Ok(false);
-        }
-        self.put(table, key, value)?;
-        Ok(true)
+        self.overlay().insert(table, key, value)
     }
-
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool> {
-        let there = self.view.get(table, key)?.is_some();
-        self.view.changes.insert((table.id, key.to_vec()), None);
-        Ok(there)
+        self.overlay().delete(table, key)
     }
-
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
-        let keys: Vec<Vec<u8>> = self
-            .view
-            .entries(table, from)
-            .map(|(key, _)| key.to_vec())
-            .take_while(|key| key.as_slice() < to)
-            .collect();
-        for key in keys {
-            self.view.changes.insert((table.id, key), None);
-        }
-        Ok(())
+        self.overlay().delete_range(table, from, to)
     }
-
     fn clear(&mut self, table: Table) -> Result<()> {
-        let keys: Vec<Vec<u8>> = self.view.entries(table, &[]).map(|(key, _)| key.to_vec()).collect();
-        for key in keys {
-            self.view.changes.insert((table.id, key), None);
-        }
-        Ok(())
+        self.overlay().clear(table)
     }
+}
 
+impl Transaction for MemoryTransaction<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
-        let Transaction { store, view: View { base, changes } } = *self;
+        let MemoryTransaction { store, base, changes } = *self;
         drop(base); // so that the map is changed in place when nobody reads it
         let mut committed = store.committed.lock().unwrap_or_else(PoisonError::into_inner);
         let map = Arc::make_mut(&mut committed);
-        for (key, change) in changes {
+        for (table, key, change) in changes.into_entries() {
+            let key = (table.id, key.into_vec());
             match change {
                 Some(value) => map.insert(key, value),
                 None => map.remove(&key),

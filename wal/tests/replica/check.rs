@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wal::StateHash;
 use wal::entry::Chain;
+use wal::meta::Applied;
 use wal::replica::{Outcomes, Proposed, ReadFailed, Role, Status};
 
 use super::machine::Set;
@@ -141,6 +142,28 @@ impl Checker {
         self.nodes.insert(node, Seen { term: status.term, visible: status.visible, committed });
     }
 
+    /// A node says that readers see the state at `status.visible`; they see the one at `shown`.
+    pub fn shown(&mut self, node: usize, status: &Status, shown: u64) {
+        self.require(shown == status.visible, || {
+            format!("n{} says it shows {}, but shows {shown}", node + 1, status.visible)
+        });
+    }
+
+    /// A node will start on a disk that says this: its records have this hash.
+    pub fn stored(&mut self, node: usize, applied: &Applied, commit: u64, computed: StateHash) {
+        let name = node + 1;
+        self.require(applied.hash == computed, || {
+            format!("n{name} stores another state than that at {}", applied.index)
+        });
+        self.require(applied.index <= commit, || {
+            format!("n{name} stores the state at {}, and {commit} as committed", applied.index)
+        });
+        let hash = *self.hashes.entry(applied.index).or_insert(computed);
+        self.require(hash == computed, || {
+            format!("n{name} stores another state at {} than others have", applied.index)
+        });
+    }
+
     /// A node has restarted: what it knows to be committed may be older, and is compared again.
     pub fn restarted(&mut self, node: usize) {
         if let Some(seen) = self.nodes.get_mut(&node) {
@@ -217,6 +240,19 @@ mod tests {
         assert!(checker.violations.is_empty());
         checker.read_answered(2, &Ok(4), 3);
         assert_eq!(checker.violations.len(), 2, "{:?}", checker.violations);
+    }
+
+    #[test]
+    fn a_disk_whose_parts_do_not_fit_is_noticed() {
+        let applied = Applied { index: 2, log_ms: 0, hash: 7 };
+        for (commit, computed, complaints) in [(2, 7, 0), (1, 7, 1), (2, 8, 1)] {
+            let mut checker = Checker::default();
+            checker.stored(0, &applied, commit, computed);
+            assert_eq!(checker.violations.len(), complaints, "{:?}", checker.violations);
+        }
+        let mut checker = Checker::default();
+        checker.shown(0, &Status { visible: 3, ..Default::default() }, 2);
+        assert_eq!(checker.violations.len(), 1, "{:?}", checker.violations);
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl Cluster {
     /// Starts a replica on what its disk holds.
     pub fn restart(&mut self, n: usize) {
         assert!(self.nodes[n].process.is_none(), "n{} runs", n + 1);
+        self.check_disk(n);
         let voters = (1..=self.nodes.len() as u64).collect();
         let power = Arc::new(Power::default());
         let node = &mut self.nodes[n];
@@ -278,7 +279,7 @@ impl Cluster {
         let (events, power, memory) = (self.events.clone(), process.power.clone(), process.memory.clone());
         let done = Box::new(move |result| {
             if power.step() {
-                let sees = meta::applied(&*memory.read().unwrap()).unwrap().index;
+                let sees = applied(&memory).index;
                 events.lock().unwrap().push(Event::ReadAnswered { node: n, read, result, sees });
             }
         });
@@ -446,11 +447,22 @@ impl Cluster {
             if off {
                 return self.crash(n);
             }
+            let shown = self.nodes[n].process.as_ref().map(|process| applied(&process.memory).index);
+            self.checker.shown(n, &status, shown.expect("it runs"));
             self.checker.turn(n, &status, &self.nodes[n].log);
             if !more {
                 return;
             }
         }
+    }
+
+    /// What a replica will find when it starts: the state that it says it has, of entries it knows to be committed.
+    fn check_disk(&mut self, n: usize) {
+        let txn = self.nodes[n].durable.read().unwrap();
+        let (applied, hard) = (meta::applied(&*txn).unwrap(), meta::hard_state(&*txn).unwrap());
+        let computed = state_machine::state_hash(&*txn, &[VALUES, TIMES]).unwrap();
+        drop(txn);
+        self.checker.stored(n, &applied, hard.commit, computed);
     }
 
     fn say(&mut self, line: String) {
@@ -538,6 +550,11 @@ impl Cluster {
             }
         }
     }
+}
+
+/// How far the state is that a reader sees now.
+fn applied(memory: &Memory) -> meta::Applied {
+    meta::applied(&*memory.read().unwrap()).unwrap()
 }
 
 fn outcome(outcome: &Proposed<Option<u64>>) -> String {

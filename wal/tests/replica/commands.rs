@@ -53,6 +53,7 @@ scripts! {
     a_slow_group_still_answers_reads
     an_election
     early_election_when_the_primary_is_gone
+    effects_are_flushed_when_they_are_old
     log_time_stands_still_between_primaries
     messages_lost_doubled_and_out_of_order
     restarts_keep_what_was_committed

@@ -1,6 +1,8 @@
 //! A replica is stopped at every step it takes during one commit, one run per step: before and after each frame it
 //! sends, each transaction it commits and each answer it gives.
 
+use wal::replica::Status;
+
 use super::cluster::Cluster;
 
 /// Three replicas, n1 primary, `n` to lose power after `steps` more steps.
@@ -67,6 +69,50 @@ fn all_stop_at_once_at_any_step() {
         cluster.crash_after(1, steps);
         cluster.crash_after(2, steps);
         commit_with_a_crash(&mut cluster, 0);
+    }
+}
+
+/// Applied and answered, on disk in the log only: whoever stops then applies it again, to the same state.
+#[test]
+fn effects_that_were_not_flushed_are_applied_again() {
+    let mut cluster = cluster(0, u64::MAX / 2);
+    for value in 2..=6 {
+        cluster.propose(0, &[("a".into(), value), (format!("b{value}"), value)]);
+        cluster.stabilize();
+    }
+    (0..2).for_each(|_| cluster.tick(0));
+    cluster.stabilize();
+    let before: Vec<Status> = (0..3).map(|n| cluster.status(n)).collect();
+    for (n, status) in before.iter().enumerate() {
+        assert!(status.visible < status.applied.index, "n{} has flushed: {status:?}", n + 1);
+        assert_eq!(status.applied, before[0].applied);
+        cluster.crash(n);
+    }
+    for (n, before) in before.iter().enumerate() {
+        cluster.restart(n);
+        let status = cluster.status(n);
+        assert!(status.committed >= before.visible && status.last >= before.last);
+    }
+    cluster.campaign(0);
+    cluster.settle();
+    assert!(cluster.checker.violations.is_empty(), "{}", cluster.trace.join("\n"));
+    for n in 0..3 {
+        assert_eq!(cluster.status(n).applied.hash, before[0].applied.hash);
+    }
+}
+
+/// However fast entries come, their effects do not gather without limit: here no time passes at all.
+#[test]
+fn many_effects_are_flushed_before_they_are_old() {
+    const COMMANDS: u64 = 40_000;
+    let mut cluster = Cluster::new(1);
+    cluster.pass(10);
+    for round in 0..3 {
+        let values: Vec<(String, u64)> = (0..COMMANDS).map(|n| (format!("{round}-{n}"), n)).collect();
+        cluster.propose(0, &values);
+        let status = cluster.status(0);
+        assert_eq!(status.applied.index, 1 + (round + 1) * COMMANDS);
+        assert!(status.applied.index - status.visible < COMMANDS, "{status:?}");
     }
 }
 

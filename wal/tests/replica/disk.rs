@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use wal::error::{Error, Result};
-use wal::store::{Memory, Read, Room, Store, Table, Visit, Write};
+use wal::store::{Memory, Read, Room, Store, Table, Transaction, Visit, Write};
 
 /// The power supply of one replica, from boot to crash. Everything that leaves a trace outside the process - a frame
 /// sent, an answer given, a commit begun, a commit done - is a step; power may be set to fail after a number of them.
@@ -58,8 +58,8 @@ impl Store for Disk {
         self.memory.read()
     }
 
-    fn write(&self) -> Result<Box<dyn Write + '_>> {
-        Ok(Box::new(Transaction { inner: self.memory.write()?, power: &self.power }))
+    fn write(&self) -> Result<Box<dyn Transaction + '_>> {
+        Ok(Box::new(Writing { inner: self.memory.write()?, power: &self.power }))
     }
 
     fn room(&self) -> Result<Room> {
@@ -67,12 +67,12 @@ impl Store for Disk {
     }
 }
 
-struct Transaction<'d> {
-    inner: Box<dyn Write + 'd>,
+struct Writing<'d> {
+    inner: Box<dyn Transaction + 'd>,
     power: &'d Power,
 }
 
-impl Read for Transaction<'_> {
+impl Read for Writing<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>> {
         self.inner.get(table, key)
     }
@@ -82,12 +82,15 @@ impl Read for Transaction<'_> {
     fn last(&self, table: Table) -> Result<Option<(&[u8], &[u8])>> {
         self.inner.last(table)
     }
+    fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>> {
+        self.inner.below(table, key)
+    }
     fn count(&self, table: Table) -> Result<u64> {
         self.inner.count(table)
     }
 }
 
-impl Write for Transaction<'_> {
+impl Write for Writing<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         self.inner.put(table, key, value)
     }
@@ -106,10 +109,12 @@ impl Write for Transaction<'_> {
     fn clear(&mut self, table: Table) -> Result<()> {
         self.inner.clear(table)
     }
+}
 
+impl Transaction for Writing<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
         let failed = || Error::Storage { doing: "committing", cause: "power failed".into() };
-        let Transaction { inner, power } = *self;
+        let Writing { inner, power } = *self;
         if !power.step() {
             return Err(failed());
         }

@@ -220,6 +220,21 @@ fn r13_a_planned_hand_over_leaves_no_lease_behind() {
 }
 
 #[test]
+fn r13_nothing_comes_after_the_revocation() {
+    let mut sessions = leading(ms(0), &[FRONT]);
+    let mut front = Front::open(&mut sessions, FRONT, ms(1));
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "a", ms(2)), Begun::Held);
+    front.take(&mut sessions, ms(3));
+    front.poll(&mut sessions, ms(4));
+    assert_eq!(sessions.release(ms(4)), [(1, "a")]);
+    sessions.revoke(ms(5));
+    sessions.applied(TERM, 1, vec![book(1, 9)], ms(6));
+    assert_eq!(front.take(&mut sessions, ms(7)).0, [Message::Revoke]);
+    assert_eq!(news(front.poll(&mut sessions, ms(8))), News::Over);
+    assert!(sessions.revoked(ms(8)), "no lease has to be waited for");
+}
+
+#[test]
 fn only_who_is_in_the_log_is_granted_anything() {
     let mut sessions = leading(ms(0), &[]);
     let mut front = Front::new(FRONT);
@@ -243,6 +258,34 @@ fn holes_9_a_front_end_whose_removal_is_under_way_gets_nothing() {
 }
 
 #[test]
+fn who_was_waited_for_in_a_new_term_is_out() {
+    let mut sessions = Sessions::default();
+    sessions.lead(TERM, ms(0), ms(0), [FRONT, OTHER], false);
+    let mut front = Front::open(&mut sessions, FRONT, ms(1));
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "a", ms(2)), Begun::Held);
+    front.take(&mut sessions, ms(3));
+    front.poll(&mut sessions, ms(4));
+    assert!(sessions.release(ms(5)).is_empty(), "the other one may hold an older lease");
+    assert!(sessions.abandoned(DEAD_AFTER - ms(1)).is_empty());
+    sessions.confirm(TERM, ms(900));
+    assert_eq!(sessions.release(DEAD_AFTER), [(1, "a")]);
+    assert_eq!(sessions.abandoned(DEAD_AFTER), [OTHER], "the next primary need not wait for it");
+    sessions.removed(TERM, &OTHER);
+    assert_eq!(
+        Front::new(OTHER).poll(&mut sessions, DEAD_AFTER + ms(1)),
+        Polled::Register,
+        "it may come back"
+    );
+
+    // Heard of in time, it stays.
+    sessions.lead(TERM + 1, ms(0), ms(900), [OTHER], false);
+    assert_eq!(sessions.begin(vec![Key::Book(1)], "b", ms(2)), Begun::Held);
+    assert_eq!(sessions.release(DEAD_AFTER), [(1, "b")]);
+    assert!(matches!(news(Front::new(OTHER).poll(&mut sessions, DEAD_AFTER)), News::Opened { .. }));
+    assert!(sessions.abandoned(DEAD_AFTER).is_empty());
+}
+
+#[test]
 fn who_leaves_is_not_waited_for() {
     let mut sessions = leading(ms(0), &[FRONT]);
     let mut front = Front::open(&mut sessions, FRONT, ms(1));
@@ -251,6 +294,9 @@ fn who_leaves_is_not_waited_for() {
     let leave = Poll { front_end: FRONT, number: front.number, session: None, processed: 0, leaving: true };
     assert_eq!(sessions.poll(&leave, ms(3), 9, true), Polled::Remove);
     assert_eq!(sessions.release(ms(3)), [(1, "a")]);
+    sessions.removed(TERM, &FRONT);
+    front.session = Some(1001);
+    assert_eq!(news(front.poll(&mut sessions, ms(4))), News::Over, "a poll that was held brings it not back");
 }
 
 #[test]

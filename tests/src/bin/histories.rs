@@ -48,7 +48,7 @@ fn main() -> io::Result<ExitCode> {
 /// The primary is killed every other time; between that, something happens to a front end.
 fn events(seed: u64) -> Vec<Event> {
     let mut dice = Dice::new(seed);
-    let mut event = |number: usize| {
+    let event = |number: usize| {
         let front = dice.below(2) as usize;
         let pause = Duration::from_millis(dice.within(PAUSES_MS));
         match (number % 2, dice.below(8)) {
@@ -60,5 +60,5 @@ fn events(seed: u64) -> Vec<Event> {
             (_, _) => Event::FrontPaused(front, pause),
         }
     };
-    (0..EVENTS).map(|number| event(number)).collect()
+    (0..EVENTS).map(event).collect()
 }

@@ -1,7 +1,7 @@
 //! The disks: a store in memory that outlives the process that writes to it. What was not committed is lost with it.
 
 use wal::error::Result;
-use wal::store::{Memory, Read, Room, Store, Write};
+use wal::store::{Memory, Read, Room, Store, Transaction};
 
 /// The disk of one replica.
 #[derive(Default)]
@@ -12,7 +12,7 @@ impl Store for Disk {
         self.0.read()
     }
 
-    fn write(&self) -> Result<Box<dyn Write + '_>> {
+    fn write(&self) -> Result<Box<dyn Transaction + '_>> {
         self.0.write()
     }
 

@@ -246,7 +246,7 @@ impl Outside {
     }
 
     /// The next event; time moves on to it.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<Event> {
         let Scheduled { at, event, .. } = self.queue.pop()?;
         self.now = at;
         Some(event)

@@ -175,11 +175,14 @@ fn r11_a_new_primary_waits_for_older_leases_or_for_all_front_ends_to_come() {
     sessions.lead(TERM, ms(100), ms(110), [FRONT, OTHER], false);
     assert_eq!(sessions.begin(vec![Key::Book(1)], "a", ms(120)), Begun::Held);
     assert_eq!(sessions.due(), Some(ms(100) + DEAD_AFTER));
-    Front::open(&mut sessions, FRONT, ms(130));
+    let mut front = Front::open(&mut sessions, FRONT, ms(130));
     assert_eq!(sessions.release(ms(130)), []);
     let mut other = Front::open(&mut sessions, OTHER, ms(140));
+    front.poll(&mut sessions, ms(141));
+    assert_eq!(sessions.release(ms(141)), [], "the other has not acknowledged what is pending (holes 7)");
+    other.poll(&mut sessions, ms(142));
     assert_eq!(
-        sessions.release(ms(140)),
+        sessions.release(ms(142)),
         [(1, "a")],
         "both have dropped what they had, and know what is pending"
     );

@@ -27,7 +27,9 @@ pub(crate) struct ManpagesSettings {
 pub(crate) fn completions(settings: &CompletionsSettings) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(settings.shell, &mut Cli::command(), "quire", &mut script);
-    io::stdout().write_all(&script).map_err(|error| Failure::new(Exit::Io, format!("cannot write: {error}")))?;
+    io::stdout()
+        .write_all(&script)
+        .map_err(|error| Failure::new(Exit::Io, format!("cannot write: {error}")))?;
     Ok(Exit::Ok)
 }
 

@@ -76,12 +76,17 @@ struct Reader {
 }
 
 enum Stage {
+    /// The lease and the clock before the copy: `LeftOut::Order` begins here.
+    Early,
+    Late(Lease, Duration),
     Copy,
     Lease(Copied),
     Clock(Copied, Lease),
     Judge(Copied, Lease, Duration),
     Ask,
-    Waits { parked: bool },
+    Waits {
+        parked: bool,
+    },
     Asks,
 }
 
@@ -193,7 +198,8 @@ impl FrontEnd {
         let id = process.next_reader;
         process.next_reader += 1;
         let began = out.reads.begin(out.now);
-        self.go_on(id, Reader { client, wanted, began, stage: Stage::Copy }, out)
+        let stage = if self.left_out == Some(LeftOut::Order) { Stage::Early } else { Stage::Copy };
+        self.go_on(id, Reader { client, wanted, began, stage }, out)
     }
 
     /// A client writes.
@@ -302,6 +308,11 @@ impl FrontEnd {
             let target = reader.wanted.target();
             let stage = std::mem::replace(&mut reader.stage, Stage::Ask);
             reader.stage = match stage {
+                Stage::Early => Stage::Late(process.cache.lease(), now),
+                Stage::Late(lease, then) => match process.cache.copy(&target) {
+                    Some(copied) => Stage::Judge(copied, lease, then),
+                    None => Stage::Ask,
+                },
                 Stage::Copy => match process.cache.copy(&target).filter(|_| !out.random.chance(EVICTED)) {
                     Some(copied) => Stage::Lease(copied),
                     None => Stage::Ask,

@@ -113,6 +113,9 @@ impl Keeper {
         let term = told.term;
         let step = self.cache.told(told, sent_at);
         complete_all(step.woken);
+        if step.deposed {
+            self.at = (self.at + 1) % self.catalog.len();
+        }
         if step.opened {
             log::info!("session with {} in term {term}", self.catalog[self.at]);
         }

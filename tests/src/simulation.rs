@@ -21,6 +21,7 @@ pub mod gate;
 pub mod network;
 pub mod outside;
 pub mod random;
+pub mod reader;
 pub mod schedule;
 pub mod trace;
 pub mod weakened;
@@ -30,7 +31,7 @@ mod world;
 use std::time::Duration;
 
 pub use check::Complaint;
-pub use front_end::Figures;
+pub use reader::Figures;
 pub use weakened::LeftOut;
 pub use weather::Profile;
 pub use world::run;

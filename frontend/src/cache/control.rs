@@ -83,6 +83,9 @@ pub struct Step<P> {
     pub opened: bool,
     /// A session was lost just now.
     pub lost: bool,
+    /// Whoever spoke is of an older term than another primary: it was not listened to, and another replica is to be
+    /// polled. It may take long to notice that it is deposed.
+    pub deposed: bool,
 }
 
 impl<P> Control<P> {
@@ -186,9 +189,15 @@ impl<P> Control<P> {
     }
 
     pub(super) fn told(&mut self, cache: &Cache<P>, told: Told, sent_at: Duration) -> Step<P> {
-        let mut step = Step { woken: Vec::new(), pause: Duration::ZERO, opened: false, lost: false };
+        let mut step = Step {
+            woken: Vec::new(),
+            pause: Duration::ZERO,
+            opened: false,
+            lost: false,
+            deposed: told.term < self.term,
+        };
         // Holes 9: only the newest poll's answer counts. R11: and nobody of an older term.
-        if told.number != self.poll || told.term < self.term {
+        if told.number != self.poll || step.deposed {
             step.pause = PAUSE;
             return step;
         }

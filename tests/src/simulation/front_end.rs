@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use api::catalog::{Query, Write};
 use api::session::{FrontEnd as Id, Told};
-use frontend::cache::{Asked, Cache, Copied, Fill, Lease};
+use frontend::cache::{Asked, Cache, Fill, Lease};
 use frontend::shown::Shown;
 
 use super::LeftOut;
 use super::books::Wanted;
-use super::check::Began;
 use super::clock::Clock;
 use super::network::Place;
 use super::outside::{Answer, CATALOGS, Completion, Event, FrontEndStep, Message, Outside, Request, name};
+use super::reader::{Figures, How, Reader, Stage};
 use api::session::Rule;
 
 /// Room in the cache: enough for everything, so that nothing is evicted in an order that a hash seed chooses.
@@ -34,56 +34,6 @@ const PAUSE: Duration = Duration::from_millis(4);
 const POLLS_KEPT: usize = 16;
 /// A kept answer is overlooked so many times in 100 000, as if it had been evicted.
 const EVICTED: u64 = 300;
-
-/// How reads were answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// From the cache.
-    pub hits: u64,
-    /// By the message that ended a write, after waiting for it.
-    pub parked: u64,
-    /// By another reader's call.
-    pub joined: u64,
-    /// By a call whose answer might be kept.
-    pub fills: u64,
-    /// By a call of their own.
-    pub bypass: u64,
-    /// Sessions opened.
-    pub sessions: u64,
-}
-
-/// How a reader got its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
-    /// From the cache.
-    Hit,
-    /// Waited for a write.
-    Parked,
-    /// Waited for another reader's call.
-    Joined,
-    /// Asked, and the answer was kept if nothing had happened to it.
-    Fill,
-    /// Asked for itself alone.
-    Bypass,
-}
-
-/// A reader and how far it has come.
-struct Reader {
-    client: usize,
-    wanted: Wanted,
-    began: Began,
-    stage: Stage,
-}
-
-enum Stage {
-    Copy,
-    Lease(Copied),
-    Clock(Copied, Lease),
-    Judge(Copied, Lease, Duration),
-    Ask,
-    Waits { parked: bool },
-    Asks,
-}
 
 /// A call to a replica.
 enum Call {
@@ -110,8 +60,6 @@ struct Process {
     /// By call, when polls were sent, by our clock.
     polls: BTreeMap<u64, Duration>,
     polled: Place,
-    /// The newest term heard of.
-    term: u64,
     calls: BTreeMap<u64, Call>,
     next_call: u64,
     readers: BTreeMap<u64, Reader>,
@@ -145,7 +93,6 @@ impl FrontEnd {
             polling: None,
             polls: BTreeMap::new(),
             polled: out.random.index(CATALOGS),
-            term: 0,
             calls: BTreeMap::new(),
             // Calls of different processes have different numbers: an answer to a dead one reaches nobody.
             next_call: self.life << 32,
@@ -196,7 +143,8 @@ impl FrontEnd {
         let id = process.next_reader;
         process.next_reader += 1;
         let began = out.reads.begin(out.now);
-        self.go_on(id, Reader { client, wanted, began, stage: Stage::Copy }, out)
+        let stage = if self.left_out == Some(LeftOut::Order) { Stage::Early } else { Stage::Copy };
+        self.go_on(id, Reader { client, wanted, began, stage }, out)
     }
 
     /// A client writes.
@@ -272,12 +220,10 @@ impl FrontEnd {
         let Some(process) = &mut self.process else { return };
         out.trace.mark(out.now, 2, told.number);
         out.say(|| format!("{} hears {:?}", name(self.at), told));
-        // A deposed primary that does not know it is not asked again.
-        if told.term < process.term {
+        let step = process.cache.told(told, sent_at);
+        if step.deposed {
             process.polled = (process.polled + 1) % CATALOGS;
         }
-        process.term = process.term.max(told.term);
-        let step = process.cache.told(told, sent_at);
         if step.lost {
             out.say(|| format!("{} has lost its session", name(self.at)));
         }
@@ -307,6 +253,11 @@ impl FrontEnd {
             let target = reader.wanted.target();
             let stage = std::mem::replace(&mut reader.stage, Stage::Ask);
             reader.stage = match stage {
+                Stage::Early => Stage::Late(process.cache.lease(), now),
+                Stage::Late(lease, then) => match process.cache.copy(&target) {
+                    Some(copied) => Stage::Judge(copied, lease, then),
+                    None => Stage::Ask,
+                },
                 Stage::Copy => match process.cache.copy(&target).filter(|_| !out.random.chance(EVICTED)) {
                     Some(copied) => Stage::Lease(copied),
                     None => Stage::Ask,
@@ -460,25 +411,5 @@ impl FrontEnd {
     fn schedule(&self, after: Duration, step: FrontEndStep, out: &mut Outside) {
         let at = self.clock.when(self.clock.read(out.now) + after);
         out.at(at, Event::FrontEnd { at: self.at, life: self.life, step });
-    }
-}
-
-impl Figures {
-    /// The sum of both.
-    #[must_use]
-    pub fn plus(self, other: Figures) -> Figures {
-        Figures {
-            hits: self.hits + other.hits,
-            parked: self.parked + other.parked,
-            joined: self.joined + other.joined,
-            fills: self.fills + other.fills,
-            bypass: self.bypass + other.bypass,
-            sessions: self.sessions + other.sessions,
-        }
-    }
-
-    /// Reads that were answered.
-    pub fn reads(self) -> u64 {
-        self.hits + self.parked + self.joined + self.fills + self.bypass
     }
 }

@@ -14,9 +14,9 @@ use frontend::shown::Shown;
 
 use super::{Complaint, History};
 use crate::simulation::books::Wanted;
-use crate::simulation::front_end::How;
 use crate::simulation::network::Place;
 use crate::simulation::outside::name;
+use crate::simulation::reader::How;
 
 /// Most complaints of one run.
 const COMPLAINTS_MAX: usize = 20;

@@ -126,7 +126,8 @@ impl<P> Cache<P> {
 
     /// Takes what the primary told. `sent_at` is a clock reading before the poll was sent (R3).
     pub fn told(&self, told: Told, sent_at: Duration) -> Step<P> {
-        self.control().told(self, told, sent_at)
+        let shown = control::Rendered::of(&told); // takes too long for the lock, which readers want, too
+        self.control().told(self, told, &shown, sent_at)
     }
 
     /// Whether a session is open.

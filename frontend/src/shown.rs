@@ -215,3 +215,79 @@ impl Target<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(field: Option<(&'static str, &str)>) -> Request {
+        let mut headers = HeaderMap::new();
+        if let Some((name, value)) = field {
+            headers.insert(name, value.parse().expect("a header value"));
+        }
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        Request { method: Method::GET, path: "/".into(), query: None, headers, body: Vec::new(), peer }
+    }
+
+    fn book(stock: u64) -> Shown {
+        let (title, topic) = ("t".into(), "x".into());
+        Shown::book(&Book { id: 1, title, topic, stock, cost_cents: 5, changed_at: 7 }, 9)
+    }
+
+    fn field(response: &Response, name: &str) -> String {
+        response.headers.get(name).map_or("-".into(), |value| value.to_str().expect("ASCII").to_owned())
+    }
+
+    #[test]
+    fn who_has_it_already_gets_no_body() {
+        let shown = book(3);
+        let tag = field(&shown.response(How::Hit, &asking(None)), "etag");
+        assert_ne!(
+            tag,
+            field(&book(2).response(How::Hit, &asking(None)), "etag"),
+            "other content, other tag"
+        );
+        for held in [tag.clone(), format!("W/{tag}"), format!("\"other\", {tag}"), "*".into()] {
+            let response = shown.response(How::Hit, &asking(Some(("if-none-match", &held))));
+            assert_eq!((response.status.as_u16(), response.body.len()), (304, 0), "{held}");
+            assert_eq!(field(&response, "etag"), tag);
+        }
+        let response = shown.response(How::Hit, &asking(Some(("if-none-match", "\"other\""))));
+        assert_eq!((response.status.as_u16(), &response.body), (200, shown.body()));
+        let missing = Shown::unknown_book(9).response(How::Hit, &asking(Some(("if-none-match", "*"))));
+        assert_eq!(missing.status.as_u16(), 404, "there is nothing to have");
+    }
+
+    #[test]
+    fn an_answer_says_how_it_was_come_by() {
+        let told = |how| {
+            let response = book(3).response(how, &asking(None));
+            ["cache-status", "age", "quire-consistency"].map(|name| field(&response, name))
+        };
+        assert_eq!(told(How::Hit), ["quire; hit", "0", "linearizable"]);
+        assert_eq!(told(How::Waited), ["quire; hit; detail=waited-for-a-write", "0", "linearizable"]);
+        assert_eq!(told(How::Miss { stored: true, collapsed: false })[0], "quire; fwd=miss; stored");
+        assert_eq!(told(How::Miss { stored: false, collapsed: true })[0], "quire; fwd=miss; collapsed");
+        assert_eq!(told(How::Bypass), ["quire; fwd=bypass", "0", "linearizable"]);
+        let expired = How::Expired(Duration::from_millis(12_700));
+        assert_eq!(told(expired), ["quire; hit; ttl=-12", "12", "local"]);
+        assert_eq!(told(How::Uncached), ["-", "-", "linearizable"]);
+    }
+
+    #[test]
+    fn only_topics_that_are_written_as_slugs_are_kept() {
+        for (slug, kept) in [
+            ("distributed-systems", true),
+            ("c++", true),
+            ("Distributed-Systems", false),
+            ("distributed systems", false),
+            ("-a", false),
+            ("a--b", false),
+            ("caf\u{e9}", false),
+            ("", false),
+        ] {
+            let target = Target::Page { slug, after: None, limit: 1 };
+            assert_eq!(target.is_cacheable(), kept, "{slug:?}");
+        }
+    }
+}

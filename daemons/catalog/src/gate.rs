@@ -177,11 +177,6 @@ impl Gate {
         }
     }
 
-    /// Front ends with a session now.
-    pub fn sessions(&self) -> usize {
-        self.lock().open()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Sessions<Batch>> {
         self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -311,7 +306,7 @@ impl Gate {
             {
                 self.remove(term, front_end);
             }
-            let next = [Some(confirm_at), due].into_iter().flatten().min().unwrap_or(confirm_at);
+            let next = due.map_or(confirm_at, |due| due.min(confirm_at));
             let next = if reigns { next } else { boottime() + RENEW };
             self.shared.looks_at_ms.store(next.as_millis() as u64, Ordering::Relaxed);
             roles.wait_beyond(seen, next.saturating_sub(boottime()).max(Duration::from_millis(1)));
@@ -343,25 +338,32 @@ impl Gate {
             *confirm_at = boottime() + LEAD_PAUSE;
             return true;
         }
-        *confirm_at = now + RENEW;
-        if term == Some(status.term) {
+        let leads = term == Some(status.term) || self.lead(&status, now);
+        if leads {
             self.lock().confirm(status.term, now);
-        } else {
-            self.lead(&status, now);
         }
+        *confirm_at = now + if leads { RENEW } else { LEAD_PAUSE };
         true
     }
 
-    /// R11: this replica has applied an entry of its own term, which the read point has shown.
-    fn lead(&self, status: &Status, now: Duration) {
+    /// R11: this replica has applied an entry of its own term, which the read point has shown. Returns whether it leads.
+    ///
+    /// Not before the catalog is set up: `Setup` is the one command that brings books and does not pass the gate, so
+    /// nobody may keep an answer from before it.
+    fn lead(&self, status: &Status, now: Duration) -> bool {
         let read = || -> wal::Result<_> {
             let txn = self.shared.replica.store().read()?;
             let view = View::new(&*txn);
-            Ok((queries::front_ends(&view)?, queries::leases_ended_in(&view)?))
+            let set_up = queries::figures(&view)?.is_some();
+            Ok(set_up.then_some((queries::front_ends(&view)?, queries::leases_ended_in(&view)?)))
         };
         let (registered, ended_in) = match read() {
-            Ok(found) => found,
-            Err(error) => return log::warn!("cannot read who may hold leases: {error}; trying again"),
+            Ok(Some(found)) => found,
+            Ok(None) => return false,
+            Err(error) => {
+                log::warn!("cannot read who may hold leases: {error}; trying again");
+                return false;
+            }
         };
         let revoked = status.reign.is_some_and(|reign| reign.before == ended_in && ended_in > 0);
         log::info!(
@@ -373,6 +375,7 @@ impl Gate {
         let mut sessions = self.lock();
         sessions.lead(status.term, now, now, registered, revoked);
         self.unlock(sessions);
+        true
     }
 
     fn depose(&self) {

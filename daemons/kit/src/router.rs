@@ -38,9 +38,15 @@ impl<C> Router<C> {
     /// is answered for every path.
     ///
     /// # Panics
-    /// If the pattern is malformed, conflicts with another, or already has this method: the table is wrong.
+    /// If the pattern is malformed, has more than two parameters, conflicts with another, or already has this method: the
+    /// table is wrong.
     #[must_use]
     pub fn route(mut self, method: Method, pattern: &'static str, handler: Handler<C>) -> Self {
+        let params = pattern.matches('{').count();
+        assert!(
+            params <= PARAMS_MAX,
+            "route {pattern} has {params} parameters, at most {PARAMS_MAX} are kept"
+        );
         let index = *self.by_pattern.entry(pattern).or_insert_with(|| {
             let index = self.routes.len();
             if let Err(conflict) = self.paths.insert(pattern, index) {
@@ -158,7 +164,6 @@ impl<'r> Params<'r> {
 
     fn decoded(params: &'r matchit::Params<'r, 'r>) -> Result<Params<'r>, Problem> {
         let mut values: [Option<(&str, Cow<'_, str>)>; PARAMS_MAX] = Default::default();
-        assert!(params.len() <= PARAMS_MAX, "a pattern with more than {PARAMS_MAX} parameters");
         for (value, (name, raw)) in values.iter_mut().zip(params.iter()) {
             *value = Some((name, segment(raw)?));
         }

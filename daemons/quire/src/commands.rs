@@ -120,4 +120,21 @@ mod tests {
             }
         }
     }
+
+    /// What is commented out in a sample is a setting as well: none may be missing, none invented.
+    #[test]
+    fn the_sample_settings_of_the_units_name_every_variable() {
+        let cli = Cli::command();
+        for role in ["catalog", "order", "frontend"] {
+            let path = format!("{}/../../systemd/env/{role}.env", env!("CARGO_MANIFEST_DIR"));
+            let sample = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let lines = sample.lines().map(|line| line.trim_start_matches('#'));
+            let keys = lines.filter_map(|line| line.split_once('=')).map(|(key, _)| key.to_owned());
+            let named: std::collections::BTreeSet<String> = keys.filter(|key| !key.contains(' ')).collect();
+            let daemon = cli.find_subcommand(role).expect("a daemon");
+            let variables = daemon.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+            let known: std::collections::BTreeSet<String> = variables.map(str::to_owned).collect();
+            assert_eq!(named, known, "{path}");
+        }
+    }
 }

@@ -88,6 +88,23 @@ pub struct Step<P> {
     pub deposed: bool,
 }
 
+/// The books that come with VALs, ready to be sent, by ticket and number.
+pub(super) struct Rendered(BTreeMap<(u64, u64), Arc<Shown>>);
+
+impl Rendered {
+    pub(super) fn of(told: &Told) -> Rendered {
+        let News::Messages { messages, .. } = &told.news else { return Rendered(BTreeMap::new()) };
+        let validated = messages.iter().filter_map(|message| match message {
+            Message::Validate { ticket, books } => Some((*ticket, books)),
+            _ => None,
+        });
+        let shown = |book: &Book| Arc::new(Shown::book(book, book.changed_at));
+        let books = validated
+            .flat_map(|(ticket, books)| books.iter().map(move |book| ((ticket, book.id), shown(book))));
+        Rendered(books.collect())
+    }
+}
+
 impl<P> Control<P> {
     pub(super) fn new(front_end: FrontEnd) -> Control<P> {
         Control {
@@ -188,7 +205,13 @@ impl<P> Control<P> {
         }
     }
 
-    pub(super) fn told(&mut self, cache: &Cache<P>, told: Told, sent_at: Duration) -> Step<P> {
+    pub(super) fn told(
+        &mut self,
+        cache: &Cache<P>,
+        told: Told,
+        shown: &Rendered,
+        sent_at: Duration,
+    ) -> Step<P> {
         let mut step = Step {
             woken: Vec::new(),
             pause: Duration::ZERO,
@@ -219,7 +242,7 @@ impl<P> Control<P> {
                     return step;
                 }
                 for message in messages {
-                    self.process(cache, message, &mut step.woken);
+                    self.process(cache, message, shown, &mut step.woken);
                 }
                 match (&self.session, lease_us) {
                     (Some(session), Some(lease_us)) if !session.revoked => {
@@ -281,7 +304,13 @@ impl<P> Control<P> {
         parked
     }
 
-    fn process(&mut self, cache: &Cache<P>, message: Message, woken: &mut Vec<(P, Option<Arc<Shown>>)>) {
+    fn process(
+        &mut self,
+        cache: &Cache<P>,
+        message: Message,
+        shown: &Rendered,
+        woken: &mut Vec<(P, Option<Arc<Shown>>)>,
+    ) {
         match message {
             Message::Invalidate { ticket, keys } => {
                 for key in &keys {
@@ -289,7 +318,7 @@ impl<P> Control<P> {
                 }
                 self.mark(ticket, keys);
             }
-            Message::Validate { ticket, books } => self.validate(cache, ticket, &books, woken),
+            Message::Validate { ticket, .. } => self.validate(cache, ticket, shown, woken),
             Message::Abort { ticket } => {
                 for key in self.tickets.remove(&ticket).unwrap_or_default() {
                     self.unmark(&key, ticket..=ticket);
@@ -341,7 +370,7 @@ impl<P> Control<P> {
         &mut self,
         cache: &Cache<P>,
         ticket: u64,
-        books: &[Book],
+        rendered: &Rendered,
         woken: &mut Vec<(P, Option<Arc<Shown>>)>,
     ) {
         let any_will_do = cache.without == Some(Rule::R10b);
@@ -349,16 +378,13 @@ impl<P> Control<P> {
         for key in self.tickets.remove(&ticket).unwrap_or_default() {
             self.unmark(&key, 0..=ticket);
             let Key::Book(id) = key else { continue };
-            let shown = books
-                .iter()
-                .find(|book| book.id == id)
-                .map(|book| Arc::new(Shown::book(book, book.changed_at)));
-            if let Some(shown) = &shown
+            let shown = rendered.0.get(&(ticket, id));
+            if let Some(shown) = shown
                 && !self.pending.contains_key(&key)
             {
                 cache.shelf.keep(&OwnedTarget::Book(id), shown, epoch);
             }
-            self.wake(id, |newest| newest <= ticket || any_will_do, shown.as_ref(), woken);
+            self.wake(id, |newest| newest <= ticket || any_will_do, shown, woken);
         }
     }
 

@@ -48,7 +48,8 @@ pub struct Stamp {
 /// A command: what a state machine is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// Kind, 1 to 255; the state machine's own numbering. 0 is the engine's empty entry.
+    /// Kind, 1 to 253; the state machine's own numbering. 0 is the engine's empty entry, those above are the log's own
+    /// (see `level`).
     pub kind: u8,
     /// Format version of the payload.
     pub version: u8,

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::level::Level;
+use crate::state_machine::StateHash;
+
 /// Result of storage and apply.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -44,6 +47,29 @@ pub enum Error {
         kind: u8,
         /// Its format version.
         version: u8,
+    },
+    /// The group has agreed on a level that this binary does not know.
+    #[error(
+        "the group of this store has agreed on level {agreed}, this binary knows levels up to {newest}; run a newer one"
+    )]
+    Level {
+        /// The level of the group.
+        agreed: Level,
+        /// The newest level of this binary.
+        newest: Level,
+    },
+    /// This replica's state was not that of the primary after the same entries. It answers no more.
+    #[error(
+        "the state after entry {index} has the hash {own:032x} here and {logged:032x} on the primary that logged it; \
+         move the data directory of one of them away, and have it rebuilt from the others"
+    )]
+    Diverged {
+        /// The index of the checkpoint.
+        index: u64,
+        /// The state hash here.
+        own: StateHash,
+        /// The state hash in the log.
+        logged: StateHash,
     },
     /// The engine refused its configuration or state.
     #[error("consensus engine: {0}")]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::entry::{CHAIN_START, Chain};
 use crate::error::Result;
+use crate::level::{self, Level};
 use crate::state_machine::{self, Lookup, StateHash, View};
 use crate::store::{META, Read, Write};
 
@@ -82,6 +83,7 @@ const HARD_STATE: &[u8] = b"hard-state";
 const APPLIED: &[u8] = b"applied";
 const LOG_START: &[u8] = b"log-start";
 const BOOT: &[u8] = b"boot";
+const LEVEL: &[u8] = b"level";
 
 fn start_of(node: NodeId) -> Vec<u8> {
     [b"start-of:".as_slice(), &node.to_be_bytes()].concat()
@@ -128,6 +130,16 @@ pub fn log_start(txn: &dyn Read) -> Result<Mark> {
 /// Keeps the place before the first entry in the log.
 pub fn set_log_start(txn: &mut dyn Write, mark: &Mark) -> Result<()> {
     state_machine::put_plain(txn, META, LOG_START, mark)
+}
+
+/// The level that the group has agreed on, as far as entries are applied here.
+pub fn level(txn: &dyn Read) -> Result<Level> {
+    Ok(View::new(txn).get(META, LEVEL)?.unwrap_or(level::FIRST))
+}
+
+/// Keeps the level that the group has agreed on.
+pub fn set_level(txn: &mut dyn Write, level: Level) -> Result<()> {
+    state_machine::put_plain(txn, META, LEVEL, &level)
 }
 
 /// How often this directory was started.

@@ -18,6 +18,7 @@
 //! log: so a busy replica syncs once per batch, and most syncs write pages of the log only. On disk the state
 //! is that after the entry recorded as applied, always, and that entry is one recorded as committed.
 
+mod agreement;
 mod clock;
 mod codec;
 mod engine_log;
@@ -30,11 +31,14 @@ use raft::{RawNode, ReadOnlyOption, StateRole};
 
 use crate::entry::{Class, Entry};
 use crate::error::{Error, Result};
+use crate::level::{FIRST, Level, OWN_KINDS};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
 use crate::state_machine::{State, StateMachine};
 use crate::store::{Changes, Overlay, Store};
 
+use agreement::Agreement;
+pub use agreement::CHECKPOINT_EVERY;
 use clock::LogClock;
 pub use clock::Now;
 use proposals::Proposals;
@@ -84,6 +88,8 @@ pub struct Config {
     /// than twice as many. `None`: drawn anew each time from the operating system's randomness. A simulation, which
     /// must own all randomness, gives every replica another number.
     pub election_ticks: Option<usize>,
+    /// The newest level that this replica understands: `level::NEWEST`, or less in a test of what an older one does.
+    pub level: Level,
 }
 
 /// Carries frames to peers. Frames may be lost, doubled and reordered.
@@ -142,6 +148,8 @@ pub struct Status {
     pub visible: u64,
     /// On a primary: where its term began.
     pub reign: Option<Reign>,
+    /// The level that the group has agreed on.
+    pub level: Level,
 }
 
 /// The beginning of a primary's term in its log.
@@ -177,6 +185,7 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
     clock: LogClock,
     proposals: Proposals<M::Reply>,
     reads: Reads,
+    agreement: Agreement,
     campaign_at_ms: Option<u64>,
     hand_over: Option<(HandedOver, u64)>,
 }
@@ -184,9 +193,10 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
 impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     /// Opens the replica on what its store holds.
     pub fn new(config: &Config, store: &'s dyn Store, machine: M, transport: T) -> Result<Self> {
-        let (log, hard, applied) = {
+        let (log, hard, applied, agreement) = {
             let txn = store.read()?;
-            (Log::open(&*txn)?, meta::hard_state(&*txn)?, meta::applied(&*txn)?)
+            let agreement = Agreement::open(&*txn, config.level)?;
+            (Log::open(&*txn)?, meta::hard_state(&*txn)?, meta::applied(&*txn)?, agreement)
         };
         let engine = raft::Config {
             id: config.node,
@@ -235,6 +245,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             clock: LogClock::new(log_ms),
             proposals: Proposals::default(),
             reads: Reads::new(config.node, config.boot),
+            agreement,
             campaign_at_ms: None,
             hand_over: None,
         })
@@ -314,6 +325,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             applied: self.applied,
             visible: self.visible,
             reign: self.reign,
+            level: self.agreement.level(),
         }
     }
 
@@ -365,6 +377,11 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         }
         let (term, own) = (raft.term, self.node);
         self.proposals.refuse_other_terms(term, || Refused::NotPrimary { primary: Some(own) });
+        let (machine, level) = (&self.machine, self.agreement.level());
+        self.proposals.refuse_above(level, |command| match command.kind {
+            OWN_KINDS.. => FIRST, // proposed by whoever has asked all members
+            _ => machine.level_of(command),
+        });
         if !self.proposals.has_queued() {
             return;
         }
@@ -462,12 +479,25 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
                 }
             };
             assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
-            let reply = apply_one(&mut self.machine, &mut overlay, &mut self.applied, entry)?;
+            let reply =
+                apply_one(&mut self.machine, &mut self.agreement, &mut overlay, &mut self.applied, entry)?;
             self.applied.index = entry.index;
             self.applied.log_ms = self.applied.log_ms.max(entry.stamp.log_ms);
+            self.agreement.applied(&self.applied);
             self.proposals.applied(entry.index, entry.term, reply);
         }
+        self.log_checkpoint();
         Ok(())
+    }
+
+    /// A primary logs what its state hash was at the last checkpoint; nobody waits for that.
+    fn log_checkpoint(&mut self) {
+        if let Some(command) = self.agreement.checkpoint()
+            && self.role == Role::Primary
+        {
+            let term = Some(self.role_term);
+            self.proposals.queue(Proposal { commands: vec![command], term, done: Box::new(|_| {}) });
+        }
     }
 
     /// Whether a commit of the log should take the effects along that are not flushed: they are old, or somebody
@@ -601,12 +631,14 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
 
 fn apply_one<M: StateMachine>(
     machine: &mut M,
+    agreement: &mut Agreement,
     overlay: &mut Overlay<'_>,
     applied: &mut Applied,
     entry: &Entry,
 ) -> Result<Option<M::Reply>> {
     match entry.class {
         Class::Normal if entry.command.kind == 0 => Ok(None),
+        Class::Normal if entry.command.kind >= OWN_KINDS => agreement.apply(overlay, entry).map(|()| None),
         Class::Normal => machine.apply(&mut State::new(overlay, &mut applied.hash), entry).map(Some),
         Class::Membership => {
             Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })

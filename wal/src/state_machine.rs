@@ -10,8 +10,9 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::entry::Entry;
+use crate::entry::{Command, Entry};
 use crate::error::{Error, Result};
+use crate::level::{self, Level};
 use crate::store::{Read, Table, Write};
 
 /// Sum of the hashes of all records of a state.
@@ -20,7 +21,7 @@ pub type StateHash = u128;
 /// A deterministic state machine.
 ///
 /// `apply` may depend on nothing but the state and the entry: no clock, no randomness, no environment, no map
-/// iteration order. It is called once per committed entry of kind 1 to 255, in order. Its effects reach
+/// iteration order. It is called once per committed entry of kind 1 to 253, in order. Its effects reach
 /// the disk in one transaction with the record of how far entries are applied; so after a crash it is called again
 /// exactly for the entries whose effects were lost.
 pub trait StateMachine: Send + 'static {
@@ -35,6 +36,12 @@ pub trait StateMachine: Send + 'static {
     /// A refusal by the rules of the machine is a reply, not an error. Errors stop the replica: damage, storage
     /// faults, and `Error::UnknownEntry` for a kind or version that this binary does not know.
     fn apply(&mut self, state: &mut State<'_>, entry: &Entry) -> Result<Self::Reply>;
+
+    /// The level that the group must have agreed on before this command may be logged: that of the first release whose
+    /// machine knows it. See `level`.
+    fn level_of(&self, _command: &Command) -> Level {
+        level::FIRST
+    }
 }
 
 /// Bytes of the checksum before each value.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use wal::driver::{self, CLIENTS_MAX, Handle, INBOX_MAX, Outside};
 use wal::error::Result;
+use wal::level::NEWEST;
 use wal::replica::{Config, Input, Now, Outcomes, Proposed, ReadFailed, Refused, Role, Transport};
 use wal::store::Memory;
 use wal::{Command, Entry, Error, Lookup, State, StateMachine, Table, View};
@@ -134,7 +135,13 @@ fn running(name: &str, replicas: usize, tick: Duration) -> (Vec<Member>, usize) 
     let members = group(name, replicas, tick);
     let voters: Vec<u64> = (1..=replicas as u64).collect();
     for (member, node) in members.iter().zip(1..) {
-        assert!(member.handle.start(Config { node, voters: voters.clone(), boot: 1, election_ticks: None }));
+        assert!(member.handle.start(Config {
+            node,
+            voters: voters.clone(),
+            boot: 1,
+            election_ticks: None,
+            level: NEWEST
+        }));
     }
     let mut primary = None;
     until("a primary", || {
@@ -171,7 +178,13 @@ fn before_it_is_started_it_only_does_jobs() {
     assert!(member.handle.run(Box::new(work)));
     assert_eq!(job.recv_timeout(LIMIT).unwrap(), (None, None));
     assert_eq!(member.handle.published().status(), None);
-    assert!(member.handle.start(Config { node: 1, voters: vec![1], boot: 1, election_ticks: None }));
+    assert!(member.handle.start(Config {
+        node: 1,
+        voters: vec![1],
+        boot: 1,
+        election_ticks: None,
+        level: NEWEST
+    }));
     until("status", || member.role() == Some(Role::Primary));
     assert!(member.handle.stop());
     assert!(member.end().is_ok());
@@ -180,7 +193,13 @@ fn before_it_is_started_it_only_does_jobs() {
 #[test]
 fn a_backup_that_has_heard_nothing_yet_still_shows_its_status() {
     let members = group("lone", 3, Duration::from_secs(60));
-    members[0].handle.start(Config { node: 1, voters: vec![1, 2, 3], boot: 1, election_ticks: None });
+    members[0].handle.start(Config {
+        node: 1,
+        voters: vec![1, 2, 3],
+        boot: 1,
+        election_ticks: None,
+        level: NEWEST,
+    });
     until("status", || members[0].role() == Some(Role::Backup));
     assert_eq!(members[0].visible.recv_timeout(LIMIT).unwrap(), 0);
 }
@@ -295,7 +314,7 @@ fn the_thread_ends_when_nobody_can_speak_to_it() {
         };
         driver::spawn("alone", Arc::new(Memory::new()), Counter, Direct(Arc::default()), outside)
     };
-    handle.start(Config { node: 1, voters: vec![1], boot: 1, election_ticks: None });
+    handle.start(Config { node: 1, voters: vec![1], boot: 1, election_ticks: None, level: NEWEST });
     drop(handle);
     assert!(thread.join().unwrap().is_ok());
 }

@@ -16,7 +16,11 @@ pub const WATCH_MS: u64 = 20_000;
 /// Peer-plane path of `Batch<Who>` to `BatchReply<Group>`, one item: the group as this replica knows it.
 pub const GROUP: &str = "/group/group";
 
-/// Asks for the group; carries nothing.
+/// Peer-plane path of `Batch<Who>` to `BatchReply<u32>`, one item: the newest level (see `wal::level`) that this daemon's
+/// release understands. Releases of level 1 have no such path.
+pub const LEVEL: &str = "/group/level";
+
+/// Asks for the group, or for a level; carries nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Who {}
 

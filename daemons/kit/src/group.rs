@@ -9,6 +9,7 @@
 mod calls;
 mod formation;
 mod join;
+mod levels;
 mod peers;
 
 use std::collections::BTreeSet;
@@ -150,6 +151,8 @@ impl<R: Send + 'static> Replica<R> {
         let replica = Replica { shared, handle, store };
         let joiner = replica.clone();
         spawn("join", move || joiner.join(&peers));
+        let agreeing = replica.clone();
+        spawn("levels", move || agreeing.agree_on_levels());
         Ok(replica)
     }
 
@@ -260,6 +263,9 @@ impl<R: Send + 'static> Replica<R> {
                 Rejected::NotPrimary { primary: primary.and_then(|node| self.process_of(node)) }
             }
             Refused::Full => Rejected::Overloaded("too many commands wait to be committed".into()),
+            Refused::NotAgreed { wanted, agreed } => Rejected::NotReady(format!(
+                "all members of the group to run a release of level {wanted}; they have agreed on level {agreed}"
+            )),
             Refused::Invalid(what) => Rejected::Refused(what.clone()),
             Refused::NotRunning => Rejected::NotReady(format!("waiting for {}", self.waiting_for())),
         }
@@ -339,8 +345,8 @@ fn directory_failure(error: DirError) -> Failure {
 fn storage_failure(error: wal::Error) -> Failure {
     let exit = match &error {
         wal::Error::Storage { .. } | wal::Error::MapFull(_) | wal::Error::ReadersFull => Exit::Io,
-        wal::Error::Damaged { .. } => Exit::Damaged,
-        wal::Error::UnknownEntry { .. } => Exit::Config,
+        wal::Error::Damaged { .. } | wal::Error::Diverged { .. } => Exit::Damaged,
+        wal::Error::UnknownEntry { .. } | wal::Error::Level { .. } => Exit::Config,
         wal::Error::Engine(_) => Exit::Internal,
     };
     Failure { exit, message: error.to_string() }

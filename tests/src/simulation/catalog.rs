@@ -192,6 +192,7 @@ impl<'d> Machine<'d> {
             voters: (0..CATALOGS).map(node).collect(),
             boot: self.life,
             election_ticks: Some(ELECTION_TICKS + election_ticks),
+            level: wal::level::NEWEST,
         };
         let replica = Replica::new(&config, self.disk, Catalog, Outbox(sender.clone()))
             .expect("a replica opens on its own disk");

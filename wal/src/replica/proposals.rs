@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::entry::Command;
+use crate::level::Level;
 use crate::meta::NodeId;
 
 /// What became of one proposed command.
@@ -26,6 +27,13 @@ pub enum Refused {
     },
     /// Too much is waiting to be committed.
     Full,
+    /// A command is of a level that the group has not agreed on: a member may not know it.
+    NotAgreed {
+        /// The level of the command.
+        wanted: Level,
+        /// The level of the group.
+        agreed: Level,
+    },
     /// A command is of the engine's own kind or longer than an entry may be; the text says which.
     Invalid(String),
     /// The replica is not running (yet, or any more).
@@ -94,6 +102,15 @@ impl<R> Proposals<R> {
     pub(super) fn refuse_other_terms(&mut self, term: u64, reason: impl Fn() -> Refused) {
         let other = |proposal: &mut Proposal<R>| proposal.term.is_some_and(|bound| bound != term);
         self.queued.extract_if(.., other).for_each(|proposal| (proposal.done)(Err(reason())));
+    }
+
+    /// Refuses what holds a command above the level that is agreed on.
+    pub(super) fn refuse_above(&mut self, agreed: Level, level_of: impl Fn(&Command) -> Level) {
+        let highest = |proposal: &Proposal<R>| proposal.commands.iter().map(&level_of).max();
+        for proposal in self.queued.extract_if(.., |proposal| highest(proposal) > Some(agreed)) {
+            let wanted = highest(&proposal).unwrap_or(agreed);
+            (proposal.done)(Err(Refused::NotAgreed { wanted, agreed }));
+        }
     }
 
     /// The engine has put everything queued into the log, from index `first` on.

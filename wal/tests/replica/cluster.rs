@@ -134,7 +134,13 @@ impl Cluster {
         let node = &mut self.nodes[n];
         node.boot += 1;
         let disk: &'static Disk = Box::leak(Box::new(Disk::open(&node.durable, &power, node.lies)));
-        let config = Config { node: n as u64 + 1, voters, boot: node.boot, election_ticks: None };
+        let config = Config {
+            node: n as u64 + 1,
+            voters,
+            boot: node.boot,
+            election_ticks: None,
+            level: wal::level::NEWEST,
+        };
         let machine = Toy { node: n, events: self.events.clone(), skew: node.skew };
         let transport = Outbox { from: n, power: power.clone(), events: self.events.clone() };
         let replica =

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use api::replication::{
-    FORM, FRAMES, Form, Formed, GROUP, Group, HELLO, Hello, Verdict, WATCH, WATCH_MS, Welcome, Who,
+    FORM, FRAMES, Form, Formed, GROUP, Group, HELLO, Hello, LEVEL, Verdict, WATCH, WATCH_MS, Welcome, Who,
 };
 use api::{BatchReply, Rejected};
 use wal::driver::Desk;
-use wal::frames;
 use wal::meta::{self, Formation, Start};
 use wal::replica::Input;
+use wal::{frames, level};
 
 use super::formation::{self, Memory};
 use super::{Replica, Shared, lock};
@@ -28,6 +28,9 @@ impl<R: Send + 'static> Replica<R> {
             FORM => peer_plane::answer(request.body, |forms| self.answer_each(forms, Self::form)),
             GROUP => peer_plane::answer(request.body, |asks: Vec<Who>| {
                 Ok(asks.iter().map(|_| self.group()).collect())
+            }),
+            LEVEL => peer_plane::answer(request.body, |asks: Vec<Who>| {
+                Ok(asks.iter().map(|_| level::NEWEST).collect())
             }),
             WATCH => {
                 self.shared.stopping.wait_beyond(0, Duration::from_millis(WATCH_MS));

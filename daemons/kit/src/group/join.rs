@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::replication::{FORM, Form, Formed, HELLO, Hello, Member, Verdict, Welcome};
+use wal::level::NEWEST;
 use wal::meta::NodeId;
 use wal::replica::Config;
 
@@ -45,7 +46,13 @@ impl<R: Send + 'static> Replica<R> {
         );
         self.set_waiting_for(String::new());
         let voters = formation.voters.iter().map(|(_, node)| *node).collect();
-        self.handle.start(Config { node: identity.node, voters, boot: identity.boot, election_ticks: None });
+        self.handle.start(Config {
+            node: identity.node,
+            voters,
+            boot: identity.boot,
+            election_ticks: None,
+            level: NEWEST,
+        });
     }
 
     fn peer_links(&self) -> Vec<(u64, PeerLinks)> {

@@ -1,0 +1,103 @@
+//! What the replicas of a group agree on beside what their state machines do: the log's own entries.
+//!
+//! **The level** of the group: see `level`.
+//!
+//! **Checkpoints.** Replicas with the same log have the same state; a replica whose memory, disk or processor lied once
+//! has another, and would go on answering from it. So at every index that `CHECKPOINT_EVERY` divides each replica
+//! remembers its state hash, the primary logs its own, and who finds that its own was different stops with
+//! `Error::Diverged`: two replicas cannot tell which of them is right, but one that knows that it differs must not answer.
+//! One that does not remember, because it started later or lags by more than it remembers, compares nothing.
+
+use std::collections::VecDeque;
+
+use super::Applied;
+use crate::entry::{Command, Entry};
+use crate::error::{Error, Result};
+use crate::level::{self, Level};
+use crate::meta;
+use crate::state_machine::StateHash;
+use crate::store::{Read, Write};
+
+/// Entries from one checkpoint to the next.
+pub const CHECKPOINT_EVERY: u64 = 1024;
+/// State hashes that a replica remembers, the newest ones.
+const REMEMBERED_MAX: usize = 64;
+
+/// What this replica knows of it.
+pub(super) struct Agreement {
+    newest: Level,
+    agreed: Level,
+    /// Index and state hash after it, oldest first.
+    remembered: VecDeque<(u64, StateHash)>,
+    /// The newest of them, until it is logged by the primary that remembers it.
+    unlogged: Option<(u64, StateHash)>,
+}
+
+impl Agreement {
+    /// As the store has it. A store above `newest` is another release's.
+    pub(super) fn open(txn: &dyn Read, newest: Level) -> Result<Agreement> {
+        let agreed = meta::level(txn)?;
+        if agreed > newest {
+            return Err(Error::Level { agreed, newest });
+        }
+        Ok(Agreement { newest, agreed, remembered: VecDeque::new(), unlogged: None })
+    }
+
+    /// The level that is agreed on.
+    pub(super) fn level(&self) -> Level {
+        self.agreed
+    }
+
+    /// Applies one of the log's own entries; `applied` is the state before it.
+    pub(super) fn apply(&mut self, txn: &mut dyn Write, entry: &Entry) -> Result<()> {
+        let Command { kind, version, .. } = entry.command;
+        match (kind, version) {
+            (level::RAISE, 1) => {
+                let wanted: Level = decode(entry)?;
+                if wanted > self.newest {
+                    return Err(Error::UnknownEntry { index: entry.index, kind, version });
+                }
+                if wanted > self.agreed {
+                    self.agreed = wanted;
+                    meta::set_level(txn, wanted)?;
+                    log::info!("the group has agreed on level {wanted} at entry {}", entry.index);
+                }
+                Ok(())
+            }
+            (level::CHECKPOINT, 1) if self.newest >= level::CHECKPOINTS => self.compare(entry),
+            _ => Err(Error::UnknownEntry { index: entry.index, kind, version }),
+        }
+    }
+
+    fn compare(&self, entry: &Entry) -> Result<()> {
+        let (index, logged): (u64, StateHash) = decode(entry)?;
+        match self.remembered.iter().find(|(at, _)| *at == index) {
+            Some((_, own)) if *own != logged => Err(Error::Diverged { index, own: *own, logged }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes the state after every entry.
+    pub(super) fn applied(&mut self, applied: &Applied) {
+        if !applied.index.is_multiple_of(CHECKPOINT_EVERY) {
+            return;
+        }
+        if self.remembered.len() == REMEMBERED_MAX {
+            self.remembered.pop_front();
+        }
+        self.remembered.push_back((applied.index, applied.hash));
+        self.unlogged = Some((applied.index, applied.hash));
+    }
+
+    /// The checkpoint that a primary has to log, once.
+    pub(super) fn checkpoint(&mut self) -> Option<Command> {
+        let (index, hash) = self.unlogged.take().filter(|_| self.agreed >= level::CHECKPOINTS)?;
+        let payload = postcard::to_stdvec(&(index, hash)).expect("numbers always encode");
+        Some(Command { kind: level::CHECKPOINT, version: 1, payload })
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
+    postcard::from_bytes(&entry.command.payload)
+        .map_err(|error| Error::damaged_entry(entry.index, format!("kind {}: {error}", entry.command.kind)))
+}

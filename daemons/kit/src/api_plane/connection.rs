@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -62,7 +62,7 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
             turns = 0;
             rest();
         }
-        let polled = connection.as_mut().poll(&mut cx);
+        let polled = poll(connection.as_mut(), &mut cx);
         if let Some(request) = exchange.take_request() {
             clock.handling();
             let answer = answer(&*plane.handler, request);
@@ -95,6 +95,14 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
         }
         socket.wait();
     }
+}
+
+/// Polls hyper. In a function of its own because hyper keeps the current date in a thread-local: inlined into a loop
+/// that parks, the compiler may find the thread's copy once and go on using it after the coroutine has moved to another
+/// thread. Two threads then write one date, which whole-program optimization (`lto = "fat"`) showed to end in panics.
+#[inline(never)]
+fn poll<F: Future>(connection: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    connection.poll(cx)
 }
 
 /// What the connection waits for, when hyper can go no further.

@@ -7,7 +7,6 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -113,9 +112,8 @@ impl Exchange {
     }
 
     /// hyper answers a malformed head by itself, without a body. The connection sends a problem in its place.
-    pub(super) fn withhold(&self, bytes: &[IoSlice<'_>]) {
-        let status = bytes.first().and_then(|bytes| bytes.get(9..12));
-        self.withheld.set(status.and_then(|digits| StatusCode::from_bytes(digits).ok()));
+    pub(super) fn withhold(&self, bytes: &[u8]) {
+        self.withheld.set(bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok()));
     }
 
     pub(super) fn flushed(&self) {

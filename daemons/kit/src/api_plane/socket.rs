@@ -6,7 +6,7 @@
 //! for good, because it is told only once.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,7 +20,7 @@ use may::io::{CoIo, WaitIo, WaitIoWaker};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::exchange::Exchange;
 
@@ -126,9 +126,8 @@ impl Socket {
     }
 
     /// Hand bytes to the kernel: how many it took; pending if it takes none now.
-    fn send(&self, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut none = SendAncillaryBuffer::default();
-        match sendmsg(&self.stream, bytes, &mut none, SendFlags::NOSIGNAL) {
+    fn send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match send(&self.stream, bytes, SendFlags::NOSIGNAL) {
             Ok(count) => {
                 self.write_blocked.set(false);
                 self.written.set(self.written.get() + count as u64);
@@ -159,7 +158,7 @@ impl Socket {
 
     /// Send a last few bytes, as far as they fit without waiting.
     pub(super) fn send_last(&self, bytes: &[u8]) {
-        let _ = self.send(&[IoSlice::new(bytes)]);
+        let _ = self.send(bytes);
     }
 
     /// Send our end, then read away what still comes: a reset, which unread bytes would cause, could destroy the last
@@ -207,24 +206,14 @@ impl Read for HyperIo {
 }
 
 impl Write for HyperIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    /// Called with all that hyper has at once: it does not offer several slices to who does not ask for them. A plain
+    /// send is cheaper than a vectored one by more than the copy of a small body.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.exchange.is_answering() {
             return self.socket.send(bytes);
         }
         self.exchange.withhold(bytes);
-        Poll::Ready(Ok(bytes.iter().map(|slice| slice.len()).sum()))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        Poll::Ready(Ok(bytes.len()))
     }
 
     /// hyper flushes when it has handed over all it had.

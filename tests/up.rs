@@ -241,6 +241,33 @@ fn two_front_ends_side_by_side() {
     assert!(!daemons.iter().any(|line| lives(line.pid)), "left behind: {daemons:?}");
 }
 
+/// `fixtures/README.md` says what was done to it.
+#[test]
+fn a_store_of_the_previous_release_goes_on() {
+    let _alone = alone();
+    let directory = scratch::directory("up-previous");
+    let data = directory.path().join("data");
+    std::fs::create_dir(&data).expect("a directory can be made");
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/store-0.1.0.tar.gz");
+    let status = Command::new("tar").arg("-xzf").arg(kept).arg("-C").arg(&data).status();
+    assert!(status.expect("tar is there").success());
+
+    let mut up = Up::start(&data, directory.path());
+    up.ready(&[FRONT]);
+    let front = Client::new(FRONT);
+    for (book, stock) in [(1, 998), (2, 123), (3, 999), (4, 1000), (7, 999)] {
+        assert_eq!(front.get(&format!("/lookup/{book}")).expect(200).number("stock"), stock, "book {book}");
+    }
+    assert_eq!(front.get("/orders/5").expect(200).number("book"), 7);
+    let again = front.buy(7, 1, "kept-key").expect("an answer").expect(200);
+    assert_eq!((again.number("order"), again.header("idempotency-replayed")), (5, Some("true")));
+    assert_eq!(front.buy(7, 1, &new_key("new")).expect("an answer").expect(200).number("order"), 6);
+    let level = Client::new(5001).get("/info").expect(200).number("level");
+    assert_eq!(level, u64::from(wal::level::FIRST), "there is time to go back");
+    signal(up.pid(), Signal::TERM);
+    assert_eq!(ended(&mut up.child, STOP_LIMIT, "quire up").code(), Some(0), "{}", up.said("stderr"));
+}
+
 /// As settings that make no sense are told: the flag, what it is, and what it may be.
 #[test]
 fn a_number_of_front_ends_that_makes_no_sense() {

@@ -46,6 +46,8 @@ pub struct Spec {
 pub struct Daemon {
     spec: Spec,
     log: PathBuf,
+    /// What it runs; the binary under test unless `run` says otherwise.
+    binary: Mutex<PathBuf>,
     child: Mutex<Option<Child>>,
     /// A client of its API.
     pub api: Client,
@@ -55,7 +57,13 @@ impl Daemon {
     /// A daemon that does not run yet and will log to `<logs>/<name>.log`.
     pub fn new(spec: Spec, logs: &Path) -> Daemon {
         let log = logs.join(format!("{}.log", spec.name));
-        Daemon { api: Client::new(spec.api), spec, log, child: Mutex::new(None) }
+        Daemon {
+            api: Client::new(spec.api),
+            spec,
+            log,
+            binary: Mutex::new(scratch::quire()),
+            child: Mutex::new(None),
+        }
     }
 
     /// How it is started.
@@ -73,6 +81,11 @@ impl Daemon {
         self.spec.id
     }
 
+    /// Has it run another binary from its next start on: one of another release.
+    pub fn run(&self, binary: &Path) {
+        binary.clone_into(&mut self.binary.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Starts it; does not wait for anything.
     ///
     /// # Panics
@@ -83,7 +96,8 @@ impl Daemon {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.unwrap_or_else(|error| panic!("{}: {error}", self.log.display()));
         let again = log.try_clone().expect("an open file can be cloned");
-        let mut command = command(&self.spec);
+        let binary = self.binary.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut command = command_of(&binary, &self.spec);
         command.stdin(Stdio::null()).stdout(log).stderr(again);
         *child = Some(spawn(command).unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name())));
     }
@@ -199,7 +213,11 @@ impl Drop for Daemon {
 
 /// The command that a spec describes, tied to this process.
 pub fn command(spec: &Spec) -> Command {
-    let mut command = Command::new(scratch::quire());
+    command_of(&scratch::quire(), spec)
+}
+
+fn command_of(binary: &Path, spec: &Spec) -> Command {
+    let mut command = Command::new(binary);
     command.args(&spec.arguments).args(["--die-with", &std::process::id().to_string()]);
     command.env_clear().envs(&spec.variables).env("RUST_BACKTRACE", "1");
     command

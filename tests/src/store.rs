@@ -65,11 +65,23 @@ impl Store {
         Store::start_as(Shape::Grouped, fronts, name)
     }
 
+    /// As `start`, with daemons that run this binary.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_from(binary: &Path, name: &str) -> Store {
+        Store::start_by(Shape::Grouped, 1, name, |daemon| daemon.run(binary))
+    }
+
     /// As `with_fronts`, with the daemons told about each other in the way of `shape`.
     ///
     /// # Panics
     /// As `start`.
     pub fn start_as(shape: Shape, fronts: usize, name: &str) -> Store {
+        Store::start_by(shape, fronts, name, |_| {})
+    }
+
+    fn start_by(shape: Shape, fronts: usize, name: &str, prepare: impl Fn(&Daemon)) -> Store {
         let directory = scratch::directory(name);
         let Specs { catalogs, orders, fronts } = Specs::new(shape, fronts, directory.path());
         let daemon = |spec| Daemon::new(spec, directory.path());
@@ -81,6 +93,7 @@ impl Store {
             more_fronts: fronts.collect(),
             directory: Some(directory),
         };
+        store.daemons().for_each(prepare);
         store.start_all();
         store.wait_ready();
         store
@@ -346,8 +359,11 @@ impl Specs {
 /// A daemon on 127.0.0.1 with its data below `directory`; the rest is for `with` to say.
 pub fn spec(role: &str, id: u64, (api, peer): (u16, u16), directory: &Path) -> Spec {
     let name = if id == 0 { role.to_owned() } else { format!("{role}-{id}") };
-    let variables =
-        [("QUIRE_LISTEN", "127.0.0.1".to_owned()), ("QUIRE_DATA_DIR", directory.display().to_string())];
+    let variables = [
+        ("QUIRE_LISTEN", "127.0.0.1".to_owned()),
+        ("QUIRE_DATA_DIR", directory.display().to_string()),
+        ("QUIRE_AGREE_AFTER_S", "1".to_owned()),
+    ]; // so that tests run on the newest level, but for their first seconds
     Spec {
         name,
         arguments: vec![role.to_owned()],

@@ -28,6 +28,7 @@ pub fn run(config: CatalogConfig, stop: Stop) -> Result<(), Failure> {
         peer: config.peer,
         data_dir: config.data_dir,
         map_bytes: config.map_size_bytes,
+        agree_after: config.agree_after,
         tick: config.tick,
     };
     let planes = |replica| {

@@ -169,6 +169,7 @@ fn info(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response,
         neighbors: BTreeMap<String, &'a str>,
         term: u64,
         applied: u64,
+        level: u32,
     }
     let replica = service.replica();
     let alive = replica.alive();
@@ -182,6 +183,7 @@ fn info(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response,
             neighbors: others.map(|member| (member.process.to_string(), member.host.as_str())).collect(),
             term: status.term,
             applied: status.applied.index,
+            level: status.level,
         },
     ))
 }

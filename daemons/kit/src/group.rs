@@ -51,6 +51,8 @@ pub struct GroupConfig {
     pub map_bytes: usize,
     /// Length of the engine's tick.
     pub tick: Duration,
+    /// How long all members must have understood a level before the group agrees on it.
+    pub agree_after: Duration,
 }
 
 /// Who this replica is, fixed when its directory is opened.

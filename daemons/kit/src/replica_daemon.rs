@@ -40,6 +40,8 @@ pub struct Place {
     pub data_dir: PathBuf,
     /// Upper bound of the store, in bytes of address space.
     pub map_bytes: usize,
+    /// See `GroupConfig::agree_after`.
+    pub agree_after: Duration,
     /// Length of the engine's tick.
     pub tick: Duration,
 }
@@ -74,6 +76,7 @@ pub fn run<M: StateMachine>(
             members: place.members.all().iter().map(member).collect(),
             data_dir: place.data_dir.clone(),
             map_bytes: place.map_bytes,
+            agree_after: place.agree_after,
             tick: place.tick,
         },
         machine,

@@ -41,6 +41,9 @@ pub const DATA_DIR: &str = "./data";
 pub const TICK_MS: u64 = 20;
 /// Size of a replica's address space for its data in GiB, unless set.
 pub const MAP_SIZE_GIB: u64 = 64;
+/// How long all members of a group must have run a release before it may log what an older one does not know, in s, unless
+/// set: the time in which the last upgraded node can still be taken back.
+pub const AGREE_AFTER_S: u64 = 600;
 /// How long the front end tries to get a request done in ms, unless set.
 pub const DEADLINE_MS: u64 = 5000;
 
@@ -49,6 +52,7 @@ pub const CONSUMERS_MIN: u64 = 1;
 
 const CONSUMERS: RangeInclusive<u64> = 1..=64;
 const TICKS_MS: RangeInclusive<u64> = 1..=1000;
+const AGREE_AFTERS_S: RangeInclusive<u64> = 0..=2_592_000;
 const MAP_SIZES_GIB: RangeInclusive<u64> = 1..=16_384;
 const PORTS: RangeInclusive<u64> = 1..=65_535;
 

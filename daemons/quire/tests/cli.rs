@@ -88,7 +88,15 @@ fn help_explains_every_flag_of_every_command() {
         ),
         (
             "catalog",
-            vec!["--frontend-port", "--name", "--no-seed", "--tick-ms", "--map-size-gib", "--peer-port"],
+            vec![
+                "--frontend-port",
+                "--name",
+                "--no-seed",
+                "--tick-ms",
+                "--map-size-gib",
+                "--agree-after-s",
+                "--peer-port",
+            ],
         ),
         (
             "order",

@@ -8,8 +8,8 @@ use clap::Args;
 use log::LevelFilter;
 
 use super::{
-    CATALOG_PORT, CONSUMERS, CONSUMERS_MIN, Common, FRONTEND_PORT, Host, MAP_SIZE_GIB, MAP_SIZES_GIB,
-    Members, Source, TICK_MS, TICKS_MS, gib, name, peer_port,
+    AGREE_AFTER_S, AGREE_AFTERS_S, CATALOG_PORT, CONSUMERS, CONSUMERS_MIN, Common, FRONTEND_PORT, Host,
+    MAP_SIZE_GIB, MAP_SIZES_GIB, Members, Source, TICK_MS, TICKS_MS, gib, name, peer_port,
 };
 use crate::exit::Failure;
 
@@ -60,6 +60,10 @@ pub struct CatalogSettings {
     /// Address space set aside for the data in GiB, 1 to 16384: the most the file can grow to. Default: 64
     #[arg(long, env = "QUIRE_MAP_SIZE_GIB", value_name = "GIB")]
     pub map_size_gib: Option<String>,
+    /// How long all members must have run a release before the log may hold what an older one does not know, in s, 0 to
+    /// 2592000: until then each of them can be taken back. Default: 600
+    #[arg(long, env = "QUIRE_AGREE_AFTER_S", value_name = "S")]
+    pub agree_after_s: Option<String>,
     /// What every daemon has.
     #[command(flatten)]
     pub common: Common,
@@ -84,6 +88,8 @@ pub struct CatalogConfig {
     pub consumers_min: u32,
     /// Tick of the replication engine.
     pub tick: Duration,
+    /// How long all members must have run a release before the log may hold what an older one does not know.
+    pub agree_after: Duration,
     /// Most bytes the data file can grow to.
     pub map_size_bytes: usize,
     /// Where the reference's catalog would call the front end. Not used.
@@ -120,6 +126,8 @@ impl CatalogSettings {
         let consumers_min =
             source.number(&self.consumers_min, "QUIRE_CONSUMERS_MIN", CONSUMERS, CONSUMERS_MIN)?;
         let tick = source.number(&self.tick_ms, "QUIRE_TICK_MS", TICKS_MS, TICK_MS)?;
+        let agree_after =
+            source.number(&self.agree_after_s, "QUIRE_AGREE_AFTER_S", AGREE_AFTERS_S, AGREE_AFTER_S)?;
         let map_size =
             source.number(&self.map_size_gib, "QUIRE_MAP_SIZE_GIB", MAP_SIZES_GIB, MAP_SIZE_GIB)?;
         Ok(CatalogConfig {
@@ -139,6 +147,7 @@ impl CatalogSettings {
             seed: !no_seed.unwrap_or(false),
             consumers_min: u32::try_from(consumers_min).expect("checked to be 64 at most"),
             tick: Duration::from_millis(tick),
+            agree_after: Duration::from_secs(agree_after),
             map_size_bytes: gib(map_size)?,
             frontend: frontend.transpose()?,
             log_level: common.log_level,

@@ -8,8 +8,8 @@ use clap::Args;
 use log::LevelFilter;
 
 use super::{
-    CATALOG_PORT, Common, Host, MAP_SIZE_GIB, MAP_SIZES_GIB, Member, Members, ORDER_PORT, Source, TICK_MS,
-    TICKS_MS, bad, gib, name, peer_port,
+    AGREE_AFTER_S, AGREE_AFTERS_S, CATALOG_PORT, Common, Host, MAP_SIZE_GIB, MAP_SIZES_GIB, Member, Members,
+    ORDER_PORT, Source, TICK_MS, TICKS_MS, bad, gib, name, peer_port,
 };
 use crate::exit::Failure;
 
@@ -59,6 +59,10 @@ pub struct OrderSettings {
     /// Address space set aside for the data in GiB, 1 to 16384: the most the file can grow to. Default: 64
     #[arg(long, env = "QUIRE_MAP_SIZE_GIB", value_name = "GIB")]
     pub map_size_gib: Option<String>,
+    /// How long all members must have run a release before the log may hold what an older one does not know, in s, 0 to
+    /// 2592000: until then each of them can be taken back. Default: 600
+    #[arg(long, env = "QUIRE_AGREE_AFTER_S", value_name = "S")]
+    pub agree_after_s: Option<String>,
     /// What every daemon has.
     #[command(flatten)]
     pub common: Common,
@@ -81,6 +85,8 @@ pub struct OrderConfig {
     pub catalog: Vec<Host>,
     /// Tick of the replication engine.
     pub tick: Duration,
+    /// How long all members must have run a release before the log may hold what an older one does not know.
+    pub agree_after: Duration,
     /// Most bytes the data file can grow to.
     pub map_size_bytes: usize,
     /// Least important log lines to write.
@@ -105,6 +111,8 @@ impl OrderSettings {
             (&self.catalog_host_3, "CATALOG_HOST_3"),
         ];
         let tick = source.number(&self.tick_ms, "QUIRE_TICK_MS", TICKS_MS, TICK_MS)?;
+        let agree_after =
+            source.number(&self.agree_after_s, "QUIRE_AGREE_AFTER_S", AGREE_AFTERS_S, AGREE_AFTER_S)?;
         let map_size =
             source.number(&self.map_size_gib, "QUIRE_MAP_SIZE_GIB", MAP_SIZES_GIB, MAP_SIZE_GIB)?;
         Ok(OrderConfig {
@@ -123,6 +131,7 @@ impl OrderSettings {
             data_dir: common.data_dir.join(format!("order-{}", own.id)),
             catalog: source.hosts(&catalog, catalog_port)?,
             tick: Duration::from_millis(tick),
+            agree_after: Duration::from_secs(agree_after),
             map_size_bytes: gib(map_size)?,
             log_level: common.log_level,
             members,

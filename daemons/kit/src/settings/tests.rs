@@ -257,6 +257,7 @@ fn every_flag_has_its_variable_and_says_its_default() {
         ("FRONTEND_PORT", FRONTEND_PORT.to_string()),
         ("QUIRE_TICK_MS", TICK_MS.to_string()),
         ("QUIRE_MAP_SIZE_GIB", MAP_SIZE_GIB.to_string()),
+        ("QUIRE_AGREE_AFTER_S", AGREE_AFTER_S.to_string()),
         ("QUIRE_DATA_DIR", DATA_DIR.to_string()),
     ] {
         assert_says(&Daemon::<CatalogSettings>::command(), variable, &default);

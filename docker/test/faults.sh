@@ -16,16 +16,20 @@ faults_under_load() {
     ./local-builder.sh
     docker-compose build >"$scratch/build.log" 2>&1 || { tail -n 40 "$scratch/build.log"; wrong "the build failed"; }
     docker-compose up -d >"$scratch/up.log" 2>&1 || { tail -n 40 "$scratch/up.log"; wrong "it does not come up"; }
-    local made name
+    local made name fault
     made=$(docker create quire/front_end_service)
     docker cp "$made:/quire" "$scratch/quire"
     docker rm "$made" >/dev/null
     all_ready
 
-    say "two catalog replicas swap their addresses"
-    suffer swap "catalog_service_1 and catalog_service_2"
-    for fault in move kill pause cut; do
-        for name in $daemons; do suffer "$fault" "$name"; done
+    [ $# -gt 0 ] || set -- swap move kill pause cut
+    for fault in "$@"; do
+        say "$fault"
+        case $fault in
+            swap) suffer swap "catalog_service_1 and _2" ;;
+            move | kill | pause | cut) for name in $daemons; do suffer "$fault" "$name"; done ;;
+            *) fail 64 "\"$fault\" is none of swap, move, kill, pause, cut" ;;
+        esac
         replicas_agree
     done
     docker-compose down -v >/dev/null 2>&1
@@ -54,7 +58,7 @@ import json, sys
 fault, victim, most, path = sys.argv[1:]
 run = json.load(open(path))
 gap, check = run["longest_gap_ms"], run["check"]
-print(f'{fault:5} {victim:38} {check["orders_made"]:6} orders, longest gap {gap:6.0f} ms, '
+print(f'{fault:5} {victim:26} {check["orders_made"]:6} orders, longest gap {gap:6.0f} ms, '
       f'{check["buys_unknown"]} unknown, errors {sum(error["count"] for error in run["errors"].values())}')
 alone = victim == "front_end_service" or fault == "swap"
 sys.exit(not alone and gap > float(most))

@@ -7,6 +7,7 @@ stop_ms_max=2000
 
 commands=()
 position=0
+exec 3>&1
 
 # next BEGINNING: runs the next command of the docs in this shell, which must begin so.
 next() {
@@ -16,7 +17,7 @@ next() {
         *) wrong "command $((position + 1)) of $docs is \"$line\"; this test expects one that begins with \"$1\"" ;;
     esac
     position=$((position + 1))
-    echo "\$ $line"
+    echo "\$ $line" >&3
     eval "$line" </dev/null
 }
 

@@ -8,7 +8,7 @@ bench_seconds=9
 settle=2
 away=3
 # Longest time without a sale while a replica is away. The front end's own absence is not counted.
-gap_ms_max=5000
+gap_ms_max=3000
 
 faults_under_load() {
     export BUILDER=$builder

@@ -19,7 +19,7 @@ faults_under_load() {
     local made name fault
     made=$(docker create quire/front_end_service)
     docker cp "$made:/quire" "$scratch/quire"
-    docker rm "$made" >/dev/null
+    docker rm -v "$made" >/dev/null
     all_ready
 
     [ $# -gt 0 ] || set -- swap move kill pause cut
@@ -96,7 +96,7 @@ fault_move() {
     new=$(address_of "$1")
     [ "$new" != "$old" ] || wrong "$1 is at $old again, although that was taken"
     until_done 30 "$1 takes requests at its new address" is_ready "$1"
-    docker rm -f $(docker ps -aq --filter "name=$placeholder") >/dev/null
+    docker rm -f -v $(docker ps -aq --filter "name=$placeholder") >/dev/null
 }
 
 # occupy ADDRESS: containers that are front ends of nobody, until one has it.

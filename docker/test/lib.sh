@@ -84,7 +84,10 @@ clean_up() {
     fi
     {
         # shellcheck disable=SC2086
-        docker rm -f $daemons $(docker ps -aq --filter "name=$placeholder")
+        docker rm -f -v $daemons $(docker ps -aq --filter "name=$placeholder")
+        # What a build that failed has left.
+        # shellcheck disable=SC2046
+        docker rm -v $(docker ps -aq --filter label=quire.made-of --filter status=exited)
         docker network rm "$network"
         # shellcheck disable=SC2086
         docker volume rm -f $volumes

@@ -131,7 +131,7 @@ by_docker_run() {
     all_ready
     is "book 2 after a restart" "$(curl -sSf "$front/lookup/2")" "$stock"
     replicas_agree
-    docker rm -f $daemons >/dev/null
+    docker rm -f -v $daemons >/dev/null
     docker network rm "$network" >/dev/null
     docker volume rm $volumes >/dev/null
 }

@@ -7,6 +7,7 @@ mod exits;
 mod faults;
 mod fronts;
 mod reference_files;
+mod smoke;
 mod up;
 
 use std::sync::OnceLock;

@@ -39,8 +39,7 @@ pub use primary::PrimaryLink;
 pub use single::Link;
 pub use watch::WatchLink;
 
-/// Where a daemon listens. A name is looked up when it is first needed and again after a connection has failed, not
-/// per call.
+/// Where a daemon listens. A name is looked up for each new connection, not per call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     host: Arc<str>,

@@ -120,6 +120,26 @@ fn concurrent_calls_ride_together_and_each_gets_its_own_answer() {
     }
 }
 
+/// The address of a target may have changed hands; whoever is refused must not stay there for good.
+#[test]
+fn a_refusal_ends_the_connection() {
+    let callers = Arc::new(Mutex::new(Vec::new()));
+    let seen = callers.clone();
+    let plane = serve(move |request: &PeerRequest<'_>| {
+        let mut seen = seen.lock().unwrap();
+        seen.push(request.from);
+        match seen.len() {
+            1 => PeerReply::text(409, "you want somebody else"),
+            _ => answer(request.body, |items: Vec<u64>| -> BatchReply<u64> { Ok(items) }),
+        }
+    });
+    let link = link(plane.local_addr(), LinkOptions::default());
+    assert!(link.call(1, SOON).is_err());
+    assert_eq!((link.call(2, SOON), link.call(3, SOON)), (Ok(2), Ok(3)));
+    let callers = callers.lock().unwrap();
+    assert_eq!((callers[0] == callers[1], callers[1] == callers[2]), (false, true), "{callers:?}");
+}
+
 #[test]
 fn many_items_ride_as_one() {
     let doubler = Doubler::default();

@@ -1,7 +1,7 @@
 //! One lane's HTTP calls, over `ureq`.
 //!
-//! `ureq` would resolve the host on every call, and start a thread to do so, if it were given a name or an overall
-//! time limit. So it gets literal addresses and a limit per phase.
+//! `ureq` would resolve the host on every call, and start a thread to do so if it were given an overall time limit. So
+//! it gets a resolver that does nothing and a limit per phase; `transport` looks the host up when it opens a connection.
 //!
 //! The body is handed over through a reader. A server executes nothing before it has a whole body, so a call that
 //! failed before its first byte was fetched has executed nothing, whatever the error was. Error codes alone
@@ -12,11 +12,13 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Error, SendBody};
 
-use super::transport::PlainConnector;
+use super::transport::{Lookup, PlainConnector};
 use super::{Address, CONNECT_LIMIT};
 
 /// How long an unused connection is kept. Below `peer_plane::Limits::idle`, or the other end would close it just
@@ -32,8 +34,8 @@ pub(super) struct Caller {
     agent: Agent,
     path: &'static str,
     limit: Duration,
-    /// The target's addresses as URIs, until a connection to it fails.
-    resolved: HashMap<Address, Vec<Uri>>,
+    /// The targets so far, as URIs.
+    uris: HashMap<Address, Uri>,
 }
 
 /// An answer, read completely.
@@ -59,6 +61,10 @@ pub(super) enum Failure {
 impl Caller {
     /// A caller of one path, with a limit on each phase of a call.
     pub(super) fn new(path: &'static str, limit: Duration) -> Caller {
+        Caller::with_lookup(path, limit, lookup)
+    }
+
+    fn with_lookup(path: &'static str, limit: Duration, lookup: Lookup) -> Caller {
         let config = Agent::config_builder()
             .proxy(None) // otherwise http_proxy in the environment decides
             .http_status_as_error(false)
@@ -76,8 +82,8 @@ impl Caller {
             .timeout_recv_response(Some(limit))
             .timeout_recv_body(Some(limit))
             .build();
-        let agent = Agent::with_parts(config, PlainConnector, DefaultResolver::default());
-        Caller { agent, path, limit, resolved: HashMap::new() }
+        let agent = Agent::with_parts(config, PlainConnector { lookup }, ByConnector);
+        Caller { agent, path, limit, uris: HashMap::new() }
     }
 
     /// A handle with which another thread can break off the call in flight, for good.
@@ -87,28 +93,13 @@ impl Caller {
 
     /// Posts a body and reads the answer. `limit` shortens the caller's own limit.
     pub(super) fn post(&mut self, to: &Address, body: &[u8], limit: Duration) -> Result<Reply, Failure> {
-        let uris = self.resolve(to)?;
-        let mut failure = Failure::Before(format!("{to} has no address"));
-        for uri in uris {
-            failure = match self.attempt(to, &uri, body, limit) {
-                Ok(reply) => return Ok(reply),
-                Err(failure) => failure,
-            };
-            if let Failure::After { .. } = failure {
-                break;
-            }
-        }
-        self.resolved.remove(to);
-        Err(failure)
-    }
-
-    fn attempt(&self, to: &Address, uri: &Uri, body: &[u8], limit: Duration) -> Result<Reply, Failure> {
-        match self.send(to, uri, body, limit) {
+        let uri = self.uri(to)?;
+        match self.send(to, &uri, body, limit) {
             // A kept connection that had ended: `ureq` notices only as it writes. The next one is fresh.
             Err((Failure::Before(_), Error::Io(error)))
                 if error.kind() != io::ErrorKind::ConnectionRefused =>
             {
-                self.send(to, uri, body, limit)
+                self.send(to, &uri, body, limit)
             }
             result => result,
         }
@@ -139,25 +130,38 @@ impl Caller {
         })
     }
 
-    fn resolve(&mut self, to: &Address) -> Result<Vec<Uri>, Failure> {
-        if let Some(uris) = self.resolved.get(to) {
-            return Ok(uris.clone());
+    fn uri(&mut self, to: &Address) -> Result<Uri, Failure> {
+        if let Some(uri) = self.uris.get(to) {
+            return Ok(uri.clone());
         }
-        let addresses = addresses(to).map_err(|error| Failure::Before(format!("{to}: {error}")))?;
-        let uris: Result<Vec<Uri>, _> =
-            addresses.iter().map(|address| format!("http://{address}{}", self.path).parse()).collect();
-        let uris = uris.map_err(|error| Failure::Before(format!("{to}{}: {error}", self.path)))?;
-        self.resolved.insert(to.clone(), uris.clone());
-        Ok(uris)
+        let uri = format!("http://{to}{}", self.path);
+        let uri: Uri = uri.parse().map_err(|error| Failure::Before(format!("{uri}: {error}")))?;
+        self.uris.insert(to.clone(), uri.clone());
+        Ok(uri)
     }
 }
 
-/// Looks a host up. Blocks for as long as the system's resolver does; a literal address does not.
-pub(super) fn addresses(to: &Address) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(ip) = to.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, to.port)]);
+/// Leaves the host to the connector: `ureq` asks the resolver also when it has a connection.
+#[derive(Debug)]
+struct ByConnector;
+
+impl Resolver for ByConnector {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
     }
-    Ok((&*to.host, to.port).to_socket_addrs()?.collect())
+}
+
+/// Looks a target up.
+pub(super) fn addresses(to: &Address) -> io::Result<Vec<SocketAddr>> {
+    lookup(&to.host, to.port)
+}
+
+/// Looks a host up. Blocks for as long as the system's resolver does; a literal address does not.
+fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
 }
 
 /// A body that knows whether anybody has begun to read it.
@@ -170,5 +174,77 @@ impl Read for Tracked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.started = true;
         self.rest.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::sync::atomic::{AtomicU8, Ordering};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+    /// Last part of the address that `moving_host` has at the moment.
+    static WHERE: AtomicU8 = AtomicU8::new(1);
+
+    fn moving_host(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        assert_eq!(host, "moving_host");
+        match WHERE.load(Ordering::SeqCst) {
+            0 => Err(io::Error::other("nobody has that name")),
+            last => Ok(vec![SocketAddr::from(([127, 0, 0, last], port))]),
+        }
+    }
+
+    /// Answers every request with `said`. Closes a connection after `calls` of them, and says so then.
+    fn server(address: SocketAddr, said: &'static str, calls: usize) -> (SocketAddr, Receiver<()>) {
+        let listener = TcpListener::bind(address).unwrap();
+        let (address, (closed, closes)) = (listener.local_addr().unwrap(), channel());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                for _ in 0..calls {
+                    // The head ends with an empty line; the tests send no body.
+                    let mut line = String::from("head");
+                    while !line.trim().is_empty() {
+                        line.clear();
+                        stream.read_line(&mut line).unwrap();
+                    }
+                    write!(stream.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{said}").unwrap();
+                }
+                drop(stream);
+                if closed.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        (address, closes)
+    }
+
+    /// A daemon that comes back at another address must be found there, also when somebody else has its old one and
+    /// takes calls there: two containers that are started again in another order have swapped their addresses.
+    #[test]
+    fn a_new_connection_is_made_to_where_the_name_is_now() {
+        let (first, closes) = server("127.0.0.1:0".parse().unwrap(), "1", 2);
+        let (second, _) = server(SocketAddr::from(([127, 0, 0, 2], first.port())), "2", 2);
+        let to = Address::new("moving_host", second.port());
+        let mut caller = Caller::with_lookup("/", LIMIT, moving_host);
+        let mut said = || caller.post(&to, &[], LIMIT).map(|reply| reply.body);
+        assert_eq!(said().unwrap(), b"1");
+        WHERE.store(2, Ordering::SeqCst);
+        assert_eq!(said().unwrap(), b"1", "a connection that stands is used");
+        closes.recv_timeout(LIMIT).unwrap();
+        assert_eq!(said().unwrap(), b"2");
+        assert_eq!(said().unwrap(), b"2");
+        WHERE.store(0, Ordering::SeqCst);
+        match said() {
+            Err(Failure::Before(text)) => {
+                assert!(text.contains("moving_host") && text.contains("nobody has that name"), "{text}");
+            }
+            other => panic!("{:?}", other.map_err(|failure| format!("{failure:?}"))),
+        }
     }
 }

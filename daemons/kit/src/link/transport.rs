@@ -24,9 +24,24 @@ const PENDING_MAX: usize = 256 << 10;
 /// Socket timeouts are rounded up to a multiple of this: a call may take so much longer.
 const TIMEOUT_GRAIN: Duration = Duration::from_millis(50);
 
-/// Opens the connections of a link.
+/// Finds the addresses of a host, with that port. May block.
+pub(super) type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+
+/// Opens the connections of a link. A name is looked up for each new connection, and only then: a daemon that comes
+/// back with another address is found there, even if somebody else listens at its old one.
 #[derive(Debug)]
-pub(super) struct PlainConnector;
+pub(super) struct PlainConnector {
+    pub(super) lookup: Lookup,
+}
+
+impl PlainConnector {
+    fn addresses(&self, details: &ConnectionDetails<'_>) -> Result<Vec<SocketAddr>, Error> {
+        let uri = details.uri;
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let addresses = (self.lookup)(host, uri.port_u16().unwrap_or(80));
+        addresses.map_err(|error| Error::Other(format!("cannot find {host}: {error}").into()))
+    }
+}
 
 impl Connector<()> for PlainConnector {
     type Out = Plain;
@@ -34,8 +49,8 @@ impl Connector<()> for PlainConnector {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Plain>, Error> {
         let limit = details.timeout.not_zero().map(|limit| *limit);
         let mut failed = Error::ConnectionFailed;
-        for address in &details.addrs {
-            match open(*address, limit) {
+        for address in self.addresses(details)? {
+            match open(address, limit) {
                 Ok(stream) => {
                     let buffers = LazyBuffers::new(
                         details.config.input_buffer_size(),

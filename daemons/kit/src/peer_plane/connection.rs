@@ -261,7 +261,10 @@ impl Service {
             log::error!("the handler of {} panicked; the caller {} was told 500", self.path, connection.from);
             PeerReply::text(500, "internal error: the handler panicked")
         });
-        Verdict { reply, close: false }
+        // Who asks the wrong daemon may have been led here by an address that has changed hands; without this connection
+        // it looks the name up again.
+        let close = (400..500).contains(&reply.status);
+        Verdict { reply, close }
     }
 
     /// Hands the answer to the library, which writes it after this call has returned.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the Debian package and prints its path: target/debian/quire_<version>_<architecture>.deb. Manual pages and
+# Builds the Debian package and prints its path: target/debian/quire_<version>_<architecture>.deb; its debug symbols
+# become a package of their own beside it, quire-dbgsym. Manual pages and
 # completions in it are made from the command line itself.
 #
 #   systemd/package.sh [VERSION]        default: the workspace's version, revision 1
@@ -28,4 +29,4 @@ target/release/quire manpages target/package/man
 target/release/quire completions bash >target/package/completions/quire.bash
 target/release/quire completions zsh >target/package/completions/_quire
 target/release/quire completions fish >target/package/completions/quire.fish
-cargo deb --package quire --no-build --locked --quiet --dbgsym ${1:+--deb-version "$1"}
+cargo deb --package quire --no-build --locked --quiet --dbgsym ${1:+--deb-version "$1"} | grep '\.deb$'

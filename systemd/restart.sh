@@ -9,6 +9,7 @@
 set -eu
 
 limit=${QUIRE_RESTART_LIMIT:-60}
+# shellcheck disable=SC2046 # names of units have no spaces
 [ $# -gt 0 ] || set -- $(systemctl list-units --plain --no-legend --state=active 'quire-*.service' | cut -d' ' -f1)
 
 # Asks the daemon of a unit, by the settings that the daemon itself was started with.

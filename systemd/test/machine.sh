@@ -1,0 +1,59 @@
+# A Debian machine with systemd as its process 1, in a container with a network of its own. Sourced by systemd/test.sh.
+#
+# QUIRE_MACHINE_BASE names a directory with a root file system of an earlier run, to save the minute of making one.
+
+machine_packages=systemd,systemd-sysv,dbus,curl,procps,iproute2,ca-certificates
+
+# Makes the root file system $work/machine.
+machine_make() {
+    local base=${QUIRE_MACHINE_BASE:-}
+    if [ -z "$base" ] || [ ! -d "$base" ]; then
+        debootstrap --variant=minbase --include="$machine_packages" bookworm "$work/machine" || return
+        [ -z "$base" ] || cp -a "$work/machine" "$base"
+    else
+        cp -a "$base" "$work/machine"
+    fi
+    # Files from here are in /root of the machine.
+    mkdir -p "$work/machine/root"
+}
+
+machine_boot() {
+    # Where systemd is not process 1, there is no service to register with or to be put into.
+    local alone=()
+    [ -d /run/systemd/system ] || alone=(--keep-unit)
+    systemd-nspawn --quiet --directory="$work/machine" --machine="quire-test-$$" --register=no "${alone[@]}" \
+        --private-network --boot --console=pipe </dev/null >"$work/console" 2>&1 &
+    machine=$!
+    echo $machine >"$work/machine.pid"
+    machine_up || { tail -n 20 "$work/console"; return 1; }
+}
+
+# Waits until the machine has booted.
+machine_up() { until_true 60 machine_runs; }
+machine_runs() { case $(inside systemctl is-system-running) in running | degraded) ;; *) return 1 ;; esac; }
+
+# inside COMMAND...: in the machine, as root.
+inside() {
+    local init
+    init=$(pgrep -P "$(cat "$work/machine.pid")" | head -n 1)
+    [ -n "$init" ] || { echo "the machine is not up"; return 1; }
+    nsenter --target "$init" --all --wdns=/root env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb "$@"
+}
+
+# Runs the commands of a page's section inside, as they stand there.
+inside_page() { # page, heading
+    commands_of "$1" "$2" >"$work/commands"
+    sed 's/^/$ /' "$work/commands"
+    inside bash -euo pipefail -c "$(cat "$work/commands")"
+}
+
+# Ends the machine, however far it came.
+machine_end() {
+    [ -e "$work/machine.pid" ] || return 0
+    local nspawn
+    nspawn=$(cat "$work/machine.pid")
+    inside systemctl poweroff >/dev/null 2>&1 || true
+    for _ in $(seq 100); do kill -0 "$nspawn" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$nspawn" 2>/dev/null || true
+    wait "$nspawn" 2>/dev/null || true
+}

@@ -133,13 +133,9 @@ stops() {
 
 reboots() {
     local begin=$EPOCHREALTIME
-    inside touch /run/of-this-boot
-    inside systemctl reboot || true
-    until_true 60 booted_again
-    machine_up
+    machine_reboot
     buys_again 20
     each_unit active
     note "buys $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $begin }") s after the order to reboot"
     books_agree
 }
-booted_again() { inside test ! -e /run/of-this-boot; }

@@ -23,8 +23,7 @@ machine_boot() {
     [ -d /run/systemd/system ] || alone=(--keep-unit)
     systemd-nspawn --quiet --directory="$work/machine" --machine="quire-test-$$" --register=no "${alone[@]}" \
         --private-network --boot --console=pipe </dev/null >"$work/console" 2>&1 &
-    machine=$!
-    echo $machine >"$work/machine.pid"
+    echo $! >"$work/machine.pid"
     machine_up || { tail -n 20 "$work/console"; return 1; }
 }
 
@@ -47,13 +46,24 @@ inside_page() { # page, heading
     inside bash -euo pipefail -c "$(cat "$work/commands")"
 }
 
+# Reboots the machine. nspawn does so itself, or ends with the wish that somebody does.
+machine_reboot() {
+    local nspawn
+    nspawn=$(cat "$work/machine.pid")
+    inside touch /run/of-this-boot
+    inside systemctl reboot || true
+    until_true 60 machine_went_down "$nspawn"
+    if ended "$nspawn"; then machine_boot; else machine_up; fi
+}
+machine_went_down() { ended "$1" || inside test ! -e /run/of-this-boot; }
+ended() { case $(ps -o stat= -p "$1") in "" | Z*) ;; *) return 1 ;; esac; }
+
 # Ends the machine, however far it came.
 machine_end() {
     [ -e "$work/machine.pid" ] || return 0
     local nspawn
     nspawn=$(cat "$work/machine.pid")
     inside systemctl poweroff >/dev/null 2>&1 || true
-    for _ in $(seq 100); do kill -0 "$nspawn" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$nspawn" 2>/dev/null || true
-    wait "$nspawn" 2>/dev/null || true
+    for _ in $(seq 100); do ended "$nspawn" && break; sleep 0.1; done
+    ended "$nspawn" || kill -KILL "$nspawn" || true
 }

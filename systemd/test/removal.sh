@@ -7,7 +7,6 @@ test_removal() {
 }
 
 removes() {
-    each_unit property_of_it MainPID >/dev/null
     inside apt-get remove -y quire
     want "daemons" "$(inside pgrep -xc quire || true)" 0
     inside test -e /etc/quire/catalog-123.env

@@ -22,6 +22,7 @@ ours="Name=tag:quire-store,Values=$store"
 
 up() {
     local instances=$1 package=$2
+    case $instances in 7 | 3) ;; *) echo "launch.sh: '$instances' instances; wanted 7 or 3" >&2; exit 64 ;; esac
     [ -f "$package" ] || { echo "launch.sh: there is no package '$package'; systemd/package.sh builds one" >&2; exit 66; }
     local sum bucket url image
     sum=$(sha256sum "$package" | cut -d' ' -f1)
@@ -85,7 +86,6 @@ up() {
             run 2 11 "catalog-111 order-2"
             run 3 11 "catalog-114 order-3"
             ;;
-        *) echo "launch.sh: '$instances' instances; wanted 7 or 3" >&2; exit 64 ;;
     esac
     rm "$user_data"
     aws ec2 wait instance-running --filters "$ours"

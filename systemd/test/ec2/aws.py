@@ -197,6 +197,7 @@ ANSWERS = {
     "DescribeImages": describe_images,
     "RunInstances": run_instances,
     "DescribeInstances": describe_instances,
+    "GetConsoleOutput": lambda params: {"InstanceId": params["InstanceId"], "Output": ""},
     "TerminateInstances": terminate_instances,
     "DescribeVpcs": listing("vpc", "Vpcs", "VpcId"),
     "DescribeVpcEndpoints": listing("vpc-endpoint", "VpcEndpoints", "VpcEndpointId"),
@@ -212,7 +213,7 @@ ANSWERS = {
     "DeleteVpc": delete("vpc", "VpcId", "subnet", "security-group", "route-table", "vpc-endpoint", "internet-gateway", "instance"),
     "CreateBucket": create_bucket,
     "PutObject": put_object,
-    "ListObjectsV2": lambda params: {"Contents": [{"Key": key, "Size": 1} for key in bucket(params)]},
+    "ListObjectsV2": lambda params: {"Contents": [{"Key": key, "Size": 1, "LastModified": "2026-11-01T00:00:00.000Z"} for key in bucket(params)]},
     "DeleteObject": delete_object,
     "DeleteBucket": delete_bucket,
 }

@@ -1,10 +1,8 @@
 """An instance's metadata service (version 2), for the instance that the file $CURRENT numbers, as it was launched in the
 account $AWS_ACCOUNT; serves the package as /quire.deb, too."""
 
-import base64
 import http.server
 import json
-import os
 import sys
 
 account, current, package, port = sys.argv[1:]

@@ -24,12 +24,13 @@ trap 'exit 130' INT TERM
 needs() { # program=package...
     local missing=() need
     for need; do command -v "${need%=*}" >/dev/null || missing+=("${need#*=}"); done
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
     [ ${#missing[@]} = 0 ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; }
 }
 
 check "what the test needs is installed" \
-    needs debootstrap=debootstrap systemd-nspawn=systemd-container shellcheck=shellcheck python3=python3 dpkg-deb=dpkg
-for part in package life upgrade removal; do
+    needs debootstrap=debootstrap systemd-nspawn=systemd-container shellcheck=shellcheck /usr/bin/python3=python3 dpkg-deb=dpkg pgrep=procps nsenter=util-linux
+for part in package life upgrade removal ec2 release; do
     . "$here/$part.sh"
     "test_$part"
 done

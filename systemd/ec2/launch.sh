@@ -34,7 +34,7 @@ up() {
     aws ec2 attach-internet-gateway --internet-gateway-id "$gateway" --vpc-id "$vpc"
     routes=$(aws ec2 create-route-table --vpc-id "$vpc" --tag-specifications "$(tagged route-table)" --query RouteTable.RouteTableId)
     aws ec2 create-route --route-table-id "$routes" --destination-cidr-block 0.0.0.0/0 --gateway-id "$gateway" >/dev/null
-    read -r region zones[0] zones[1] zones[2] <<<"$(aws ec2 describe-availability-zones --filters Name=zone-type,Values=availability-zone \
+    read -r region "zones[0]" "zones[1]" "zones[2]" <<<"$(aws ec2 describe-availability-zones --filters Name=zone-type,Values=availability-zone \
         --query '[AvailabilityZones[0].RegionName, AvailabilityZones[0].ZoneName, AvailabilityZones[1].ZoneName, AvailabilityZones[2].ZoneName]')"
     for zone in 1 2 3; do
         subnets[zone]=$(aws ec2 create-subnet --vpc-id "$vpc" --cidr-block "10.77.$zone.0/24" --availability-zone "${zones[zone - 1]}" \

@@ -17,8 +17,8 @@ test_package() {
 
 scripts_are_sound() {
     # What is sourced sees the variables of others: SC2034, SC2154.
-    shellcheck --severity=warning --exclude=SC1090,SC2034 systemd/*.sh systemd/debian/* systemd/test/buyer.sh
-    shellcheck --severity=warning --shell=bash --exclude=SC2034,SC2154 systemd/test/{report,machine,store,package,life,upgrade,removal}.sh
+    shellcheck --severity=warning --exclude=SC1090,SC2034 systemd/*.sh systemd/ec2/*.sh systemd/debian/* systemd/test/buyer.sh
+    shellcheck --severity=warning --shell=bash --exclude=SC2034,SC2154 systemd/test/{report,machine,store,package,life,upgrade,removal,ec2,release}.sh
 }
 
 package_builds() {

@@ -4,6 +4,7 @@ test_removal() {
     check "docs/systemd.md, Uninstall: removed, data and settings stay" removes
     check "installed again: the store is as it was" installs_again
     check "purged: data and settings are gone, the user stays" purges
+    check "docs/systemd.md, Several hosts: a replica alone has started, and says what it waits for" waits_for_others
 }
 
 removes() {
@@ -31,4 +32,16 @@ purges() {
     want "files that are left" "$left" ""
     inside getent passwd quire >/dev/null || { echo "the user is gone"; return 1; }
     want "units that systemd still knows" "$(inside systemctl list-units --all --plain --no-legend --state=active 'quire*')" ""
+}
+
+waits_for_others() {
+    inside apt-get install -y "./quire_$version-1_amd64.deb"
+    inside ip address replace 10.0.1.11/32 dev lo
+    inside_page "$page" "Several hosts"
+    active quire-catalog@123
+    local code=0
+    inside quire health catalog --env-file /etc/quire/catalog-123.env >"$work/answer" 2>&1 || code=$?
+    want "exit code of quire health" $code 1
+    grep -q "10.0.1.12" "$work/answer" || { cat "$work/answer"; return 1; }
+    inside apt-get purge -y quire
 }

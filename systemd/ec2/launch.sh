@@ -8,7 +8,7 @@
 #
 # Region and credentials are those of the aws command. Settings: QUIRE_STORE (default: quire), QUIRE_INSTANCE_TYPE
 # (default: m7i.large), QUIRE_IMAGE (default: the newest official Debian 12 image).
-set -euo pipefail
+set -Eeuo pipefail
 here=$(dirname "$0")
 
 store=${QUIRE_STORE:-quire}
@@ -24,6 +24,7 @@ up() {
     local instances=$1 package=$2
     case $instances in 7 | 3) ;; *) echo "launch.sh: '$instances' instances; wanted 7 or 3" >&2; exit 64 ;; esac
     [ -f "$package" ] || { echo "launch.sh: there is no package '$package'; systemd/package.sh builds one" >&2; exit 66; }
+    trap 'echo "launch.sh: that failed; \"launch.sh down\" takes away what was made so far" >&2' ERR
     local sum bucket url image
     sum=$(sha256sum "$package" | cut -d' ' -f1)
 
@@ -59,8 +60,8 @@ up() {
     aws s3 mb "s3://$bucket" >/dev/null
     aws s3 cp --only-show-errors "$package" "s3://$bucket/quire.deb"
     url=$(aws s3 presign "s3://$bucket/quire.deb" --expires-in 3600)
-    local user_data
     user_data=$(mktemp)
+    trap 'rm -f "$user_data"' EXIT
     URL=$url SUM=$sum awk '{ gsub(/@PACKAGE_SHA256@/, ENVIRON["SUM"]); i = index($0, "@PACKAGE_URL@")
         if (i) $0 = substr($0, 1, i - 1) ENVIRON["URL"] substr($0, i + 13); print }' "$here/user-data.sh" >"$user_data"
 
@@ -87,7 +88,6 @@ up() {
             run 3 11 "catalog-114 order-3"
             ;;
     esac
-    rm "$user_data"
     aws ec2 wait instance-running --filters "$ours"
     echo "http://$(aws ec2 describe-instances --filters "$ours" Name=instance-state-name,Values=running 'Name=tag:quire-daemons,Values=*frontend*' \
         --query 'Reservations[0].Instances[0].PublicIpAddress'):5004"
@@ -117,7 +117,7 @@ down() {
         aws ec2 wait instance-terminated --instance-ids $id
     fi
     for vpc in $(aws ec2 describe-vpcs --filters "$ours" --query 'Vpcs[].VpcId'); do
-        aws s3 rb --force "s3://$store-$vpc" >/dev/null
+        if aws s3 ls "s3://$store-$vpc" >/dev/null 2>&1; then aws s3 rb --force "s3://$store-$vpc" >/dev/null; fi
         for id in $(aws ec2 describe-vpc-endpoints --filters "$ours" --query 'VpcEndpoints[].VpcEndpointId'); do
             aws ec2 delete-vpc-endpoints --vpc-endpoint-ids "$id" >/dev/null
         done

@@ -9,8 +9,9 @@ test_ec2() {
     for instances in 7 3; do
         check "launch.sh up with $instances instances: aws takes every option, the account is as docs/ec2.md says" launches $instances
         check "the user data of each, in the machine: a store with a first buy" nodes_run $instances
-        check "launch.sh down: nothing is left in the account" lands
     done
+    check "launch.sh down: nothing is left in the account" lands
+    check "launch.sh up that fails half way says so, and down takes away what there was" fails_half_way
     check "launch.sh says what is wrong with its arguments" launch_refuses
     check "docs/ec2.md names the settings and commands that there are" ec2_page
 }
@@ -26,7 +27,7 @@ aws_installs() {
 
 launch() {
     env -i PATH="$work/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="$work" TMPDIR="$work" AWS_ACCOUNT="$work/account" AWS_DEFAULT_REGION=eu-central-1 \
-        AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_EC2_METADATA_DISABLED=true systemd/ec2/launch.sh "$@"
+        AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_EC2_METADATA_DISABLED=true AWS_REFUSES="${refused:-}" systemd/ec2/launch.sh "$@"
 }
 
 launches() { # instances
@@ -70,6 +71,15 @@ nodes_run() { # instances
 lands() {
     launch down
     want "what is left" "$(/usr/bin/python3 -c 'import json, sys; left = json.load(open(sys.argv[1])); print(left["things"], left["buckets"])' "$work/account")" "{} {}"
+}
+
+fails_half_way() {
+    rm -f "$work/account"
+    local code=0
+    refused=CreateSecurityGroup launch up 7 "$work/quire_$version-1_amd64.deb" >"$work/answer" 2>&1 || code=$?
+    want "whether it failed" "$((code != 0))" 1
+    grep -q 'launch.sh down" takes away' "$work/answer" || { cat "$work/answer"; return 1; }
+    lands
 }
 
 launch_refuses() {

@@ -8,6 +8,7 @@ test_package() {
     check "systemd/package.sh builds the package" package_builds
     check "it has what belongs there, as root's, and nothing that may be written by others" package_is_whole
     check "a Debian machine is made" machine_make
+    check "where systemd does not run (a chroot, an image that is being built) it installs and goes" installs_in_chroot
     check "it boots" machine_boot
     check "docs/systemd.md, Install: without a network" package_installs
     check "systemd-analyze verify finds nothing" units_verify
@@ -47,6 +48,15 @@ package_is_whole() {
         grep -q "man1/$manual\.1\.gz" "$work/contents" || { echo "a unit names the manual page $manual"; return 1; }
     done
     at_most "size in bytes" "$(stat -c %s "$deb")" 5000000
+}
+
+installs_in_chroot() {
+    cp "$work/quire_$version-1_amd64.deb" "$work/machine/root/"
+    local inside=(chroot "$work/machine" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive)
+    "${inside[@]}" dpkg -i "/root/quire_$version-1_amd64.deb"
+    want "quire --version" "$("${inside[@]}" quire --version)" "quire $version"
+    "${inside[@]}" dpkg --purge quire
+    [ ! -e "$work/machine/etc/quire" ] || { echo "/etc/quire is left"; return 1; }
 }
 
 package_installs() {

@@ -2,7 +2,7 @@
 
 The command line is read, checked against the service models, and turned into calls by awscli itself; each call is then
 answered here, by a small account that lives in the JSON file $AWS_ACCOUNT, instead of being sent. Answers are checked
-against the models, too. The account refuses what EC2 would refuse in this story: unknown ids, and to delete what
+against the models, too. The operation $AWS_REFUSES is refused. The account refuses what EC2 would refuse in this story: unknown ids, and to delete what
 something else still needs.
 """
 
@@ -245,6 +245,8 @@ def answer(model, **_):
     account.kept["calls"].append({"operation": model.name, "params": params})
     if model.name not in ANSWERS:
         sys.exit(f"the account does not know {model.name}; teach it in {__file__}")
+    if model.name == os.environ.get("AWS_REFUSES"):
+        sys.exit(f"{model.name} is refused")
     said = ANSWERS[model.name](params)
     fits(said, model.output_shape, model.name)
     account.save()

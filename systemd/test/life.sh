@@ -3,6 +3,7 @@
 test_life() {
     check "docs/systemd.md, One host: the first buy" one_host
     check "seven units are active, of the user quire, with data of their own" units_run
+    check "replicas cannot be reached from a public address, the front end can" only_private
     check "docs/systemd.md, Health, logs" inside_page "$page" "Health, logs"
     check "kill -9 of a catalog replica: restarted, caught up, nothing lost" survives quire-catalog@111 5002
     check "kill -9 of an order replica: the same" survives quire-order@2 5006
@@ -30,6 +31,18 @@ units_run() {
     want "users of the daemons" "$(inside ps -C quire -o user= | sort | uniq -c | awk '{ print $1, $2 }')" "7 quire"
     want "directories" "$(inside ls /var/lib/quire | grep -c -e '^catalog-' -e '^order-')" 6
     want "WatchdogSec" "$(property quire-catalog@123 WatchdogUSec)" 30s
+}
+
+only_private() {
+    inside ip address replace 203.0.113.9/32 dev lo
+    inside curl -sSf --max-time 5 --interface 203.0.113.9 "$front/readyz"
+    local port code
+    for port in 5001 5007 7001; do
+        code=0
+        inside curl -sS --max-time 0.5 --interface 203.0.113.9 http://127.0.0.1:$port/livez || code=$?
+        want "exit code of curl from 203.0.113.9 to port $port" $code 28
+    done
+    inside curl -sSf --max-time 5 http://127.0.0.1:5001/livez
 }
 
 healthy() { inside quire health at "http://127.0.0.1:$1"; }

@@ -21,8 +21,9 @@ machine_boot() {
     # Where systemd is not process 1, there is no service to register with or to be put into.
     local alone=()
     [ -d /run/systemd/system ] || alone=(--keep-unit)
-    systemd-nspawn --quiet --directory="$work/machine" --machine="quire-test-$$" --register=no "${alone[@]}" \
-        --private-network --boot --console=pipe </dev/null >"$work/console" 2>&1 &
+    # As on Debian 12: the unified control group hierarchy, whatever the host has, and address filters that work.
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory="$work/machine" --machine="quire-test-$$" --register=no "${alone[@]}" \
+        --private-network --capability=CAP_BPF,CAP_PERFMON,CAP_NET_ADMIN --system-call-filter=bpf --boot --console=pipe </dev/null >"$work/console" 2>&1 &
     echo $! >"$work/machine.pid"
     machine_up || { tail -n 20 "$work/console"; return 1; }
 }

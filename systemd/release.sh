@@ -45,10 +45,10 @@ mkdir "$root/completions"
 "$root/bin/quire" completions zsh >"$root/completions/_quire"
 "$root/bin/quire" completions fish >"$root/completions/quire.fish"
 
-# It writes beside every manifest of the workspace, so it gets a workspace of its own.
+# cargo-cyclonedx writes beside every manifest, so it gets a copy of the workspace; where that was must not show.
 git ls-files -z | xargs -0 cp --parents -t "$(mkdir "$work/tree" && echo "$work/tree")"
 (cd "$work/tree" && cargo cyclonedx --quiet --format json --target "$target" --manifest-path daemons/quire/Cargo.toml)
-install -m 644 "$work/tree/daemons/quire/quire.cdx.json" "$root/quire.cdx.json"
+sed "s,$work/tree,/quire," "$work/tree/daemons/quire/quire.cdx.json" >"$root/quire.cdx.json"
 
 (cd "$root" && find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
 mkdir -p target/release-archive

@@ -59,7 +59,7 @@ archive_is_the_same() {
     want "the sum of the second build" "$(cat target/release-archive/*.sha256)" "$first"
     tar -tvzf "$work/quire-$version-$(uname -m).tar.gz" --full-time --numeric-owner >"$work/listed"
     want "owners and times" "$(awk '{ print $2, $4, $5 }' "$work/listed" | sort -u)" \
-        "0/0 $(TZ=$(date +%Z) date -d "@$(git log -1 --format=%ct)" '+%F %T')"
+        "0/0 $(date -d "@$(git log -1 --format=%ct)" '+%F %T')"
     want "order of the files" "$(awk '{ print $6 }' "$work/listed" | sed 's,/$,,' | LC_ALL=C sort -c 2>&1)" ""
 }
 

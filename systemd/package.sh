@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the Debian package and prints its path: target/debian/quire_<version>_<architecture>.deb; its debug symbols
-# become a package of their own beside it, quire-dbgsym. Manual pages and
-# completions in it are made from the command line itself.
+# become a package of their own beside it, quire-dbgsym. Manual pages and completions in it are made from the command
+# line itself.
 #
 #   systemd/package.sh [VERSION]        default: the workspace's version, revision 1
 #
-# The binary in it is linked with the C library of the machine that builds (Debian 12: fit for Debian 12 and later,
-# Ubuntu 22.10 and later). Not the static one: a static glibc loads the host's name service modules when it resolves a
-# name, and dies of SIGFPE in those of Debian 13 (libnss-myhostname).
+# The binary in it is linked with the C library of the machine that builds; built on Debian 12 it asks for glibc 2.34,
+# which Debian 12 and Ubuntu 22.04 and all later ones have. Not the static one: a static glibc loads the host's name
+# service modules when it resolves a name, and dies of SIGFPE in those of Debian 13 (libnss-myhostname).
 #
 # Installs what it needs: cargo-deb by cargo, dpkg-dev by apt if it may.
 set -euo pipefail

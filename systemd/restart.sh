@@ -1,6 +1,7 @@
 #!/bin/sh
 # quire-restart: restarts the daemons that run on this host one after the other, each only when the one before takes
-# requests again, so that the store goes on. The package does so on an upgrade.
+# requests again, so that the store goes on. The package does so on an upgrade. Catalog replicas come first, the front end
+# last: it is the one that asks others for what they may not know yet.
 #
 #   quire-restart [UNIT...]             default: all quire units that run
 #
@@ -9,8 +10,9 @@
 set -eu
 
 limit=${QUIRE_RESTART_LIMIT:-60}
+running() { systemctl list-units --plain --no-legend --state=active "$1" | cut -d' ' -f1; }
 # shellcheck disable=SC2046 # names of units have no spaces
-[ $# -gt 0 ] || set -- $(systemctl list-units --plain --no-legend --state=active 'quire-*.service' | cut -d' ' -f1)
+[ $# -gt 0 ] || set -- $(running 'quire-catalog@*') $(running 'quire-order@*') $(running quire-frontend.service)
 
 # Asks the daemon of a unit, by the settings that the daemon itself was started with.
 healthy() { # unit

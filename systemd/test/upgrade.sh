@@ -23,7 +23,8 @@ upgrades() {
     buying_begins
     inside_page "$page" Upgrade | tee "$work/upgrade"
     buying_ends
-    want "daemons that were restarted" "$(grep -c '^quire-restart: quire-' "$work/upgrade")" 7
+    want "daemons that were restarted" "$(sed -n 's/^quire-restart: quire-\([a-z]*\).*/\1/p' "$work/upgrade" | paste -sd' ')" \
+        "catalog catalog catalog order order order frontend"
     want "daemons that went on with the old binary" "$(pids | comm -12 "$work/pids" -)" ""
     want "version" "$(inside dpkg-query -W -f '${Version}' quire)" 0.1.1-1
     each_unit active

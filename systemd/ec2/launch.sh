@@ -59,7 +59,8 @@ up() {
     bucket="$store-$vpc"
     aws s3 mb "s3://$bucket" >/dev/null
     aws s3 cp --only-show-errors "$package" "s3://$bucket/quire.deb"
-    url=$(aws s3 presign "s3://$bucket/quire.deb" --expires-in 3600)
+    # At the region's own address: the gateway endpoint leads nowhere else.
+    url=$(aws s3 presign "s3://$bucket/quire.deb" --expires-in 3600 --endpoint-url "https://s3.$region.amazonaws.com")
     user_data=$(mktemp)
     trap 'rm -f "$user_data"' EXIT
     URL=$url SUM=$sum awk '{ gsub(/@PACKAGE_SHA256@/, ENVIRON["SUM"]); i = index($0, "@PACKAGE_URL@")

@@ -16,7 +16,7 @@ removes() {
 }
 
 installs_again() {
-    inside apt-get install -y ./quire_0.1.1-1_amd64.deb
+    inside apt-get install -y ./quire_0.2.1-1_amd64.deb
     inside systemctl start quire.target
     buys_again 20
     each_unit active

@@ -16,7 +16,7 @@ repack() { # version, binary
 }
 
 upgrades() {
-    repack 0.1.1-1
+    repack 0.2.1-1
     pids() { each_unit property_of_it MainPID | sort; }
     property_of_it() { property "$2" "$1"; }
     pids >"$work/pids"
@@ -26,7 +26,7 @@ upgrades() {
     want "daemons that were restarted" "$(sed -n 's/^quire-restart: quire-\([a-z]*\).*/\1/p' "$work/upgrade" | paste -sd' ')" \
         "catalog catalog catalog order order order frontend"
     want "daemons that went on with the old binary" "$(pids | comm -12 "$work/pids" -)" ""
-    want "version" "$(inside dpkg-query -W -f '${Version}' quire)" 0.1.1-1
+    want "version" "$(inside dpkg-query -W -f '${Version}' quire)" 0.2.1-1
     each_unit active
     note "longest time without a buy $(gap) ms"
     at_most "ms without a buy" "$(gap)" 5000
@@ -35,9 +35,9 @@ upgrades() {
 
 broken_upgrade() {
     printf '#!/bin/sh\necho "I am broken" >&2\nexit 70\n' >"$work/broken"
-    repack 0.1.2-1 "$work/broken"
+    repack 0.2.2-1 "$work/broken"
     buying_begins
-    inside apt-get install -y ./quire_0.1.2-1_amd64.deb >"$work/upgrade" 2>&1
+    inside apt-get install -y ./quire_0.2.2-1_amd64.deb >"$work/upgrade" 2>&1
     buying_ends
     grep -q "the units after it were left alone" "$work/upgrade" || { cat "$work/upgrade"; return 1; }
     want "daemons that run" "$(inside pgrep -xc quire)" 6
@@ -46,7 +46,7 @@ broken_upgrade() {
 }
 
 mends() {
-    inside apt-get install -y --allow-downgrades ./quire_0.1.1-1_amd64.deb
+    inside apt-get install -y --allow-downgrades ./quire_0.2.1-1_amd64.deb
     until_true 20 each_unit active
     until_true 20 inside sh -c 'for port in 5001 5002 5003 5004 5005 5006 5007; do quire health at http://127.0.0.1:$port; done'
     books_agree

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod entry;
 pub mod error;
 pub mod frames;
+pub mod inspect;
 pub mod log;
 pub mod meta;
 pub mod replica;

@@ -28,11 +28,11 @@ mod storage;
 use raft::eraftpb::{self, MessageType};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
-use crate::entry::{Class, Entry};
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
-use crate::state_machine::{State, StateMachine};
+use crate::state_machine::{self, StateMachine};
 use crate::store::{Changes, Overlay, Store};
 
 use clock::LogClock;
@@ -462,7 +462,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
                 }
             };
             assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
-            let reply = apply_one(&mut self.machine, &mut overlay, &mut self.applied, entry)?;
+            let reply = state_machine::apply(&mut self.machine, &mut overlay, &mut self.applied.hash, entry)?;
             self.applied.index = entry.index;
             self.applied.log_ms = self.applied.log_ms.max(entry.stamp.log_ms);
             self.proposals.applied(entry.index, entry.term, reply);
@@ -595,21 +595,6 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             && let Some((done, _)) = self.hand_over.take()
         {
             done();
-        }
-    }
-}
-
-fn apply_one<M: StateMachine>(
-    machine: &mut M,
-    overlay: &mut Overlay<'_>,
-    applied: &mut Applied,
-    entry: &Entry,
-) -> Result<Option<M::Reply>> {
-    match entry.class {
-        Class::Normal if entry.command.kind == 0 => Ok(None),
-        Class::Normal => machine.apply(&mut State::new(overlay, &mut applied.hash), entry).map(Some),
-        Class::Membership => {
-            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::entry::Entry;
+use crate::entry::{Class, Entry};
 use crate::error::{Error, Result};
 use crate::store::{Read, Table, Write};
 
@@ -35,6 +35,22 @@ pub trait StateMachine: Send + 'static {
     /// A refusal by the rules of the machine is a reply, not an error. Errors stop the replica: damage, storage
     /// faults, and `Error::UnknownEntry` for a kind or version that this binary does not know.
     fn apply(&mut self, state: &mut State<'_>, entry: &Entry) -> Result<Self::Reply>;
+}
+
+/// Applies one entry of the log: the engine's own entries change nothing and have no reply.
+pub(crate) fn apply<M: StateMachine>(
+    machine: &mut M,
+    txn: &mut dyn Write,
+    hash: &mut StateHash,
+    entry: &Entry,
+) -> Result<Option<M::Reply>> {
+    match entry.class {
+        Class::Normal if entry.command.kind == 0 => Ok(None),
+        Class::Normal => machine.apply(&mut State::new(txn, hash), entry).map(Some),
+        Class::Membership => {
+            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
+        }
+    }
 }
 
 /// Bytes of the checksum before each value.

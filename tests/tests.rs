@@ -8,6 +8,7 @@ mod faults;
 mod fronts;
 mod reference_files;
 mod up;
+mod wal_cli;
 
 use std::sync::OnceLock;
 

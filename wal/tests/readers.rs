@@ -5,8 +5,15 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use wal::store::{LOG, Lmdb, ReadOnly, Source, Store};
+use wal::driver::{self, Outside};
+use wal::error::Result;
+use wal::replica::{Config, Now, Transport};
+use wal::store::{LOG, Lmdb, META, Read, ReadOnly, Room, Source, Store, Transaction};
+use wal::{Entry, State, StateMachine, Table};
 
 const MAP_BYTES: usize = 1 << 30;
 /// Tells the child which directory to read.
@@ -72,4 +79,78 @@ fn a_reader_that_ends_leaves_nothing() {
     drop(child.stdin.take());
     child.wait().unwrap();
     assert_eq!(store.forget_dead_readers().unwrap(), 0);
+}
+
+/// A store that counts the readers that were freed.
+struct Watched {
+    lmdb: Lmdb,
+    freed: AtomicUsize,
+}
+
+impl Store for Watched {
+    fn read(&self) -> Result<Box<dyn Read + '_>> {
+        Store::read(&self.lmdb)
+    }
+    fn write(&self) -> Result<Box<dyn Transaction + '_>> {
+        self.lmdb.write()
+    }
+    fn room(&self) -> Result<Room> {
+        self.lmdb.room()
+    }
+    fn forget_dead_readers(&self) -> Result<usize> {
+        let freed = self.lmdb.forget_dead_readers()?;
+        self.freed.fetch_add(freed, Ordering::SeqCst);
+        Ok(freed)
+    }
+}
+
+struct Nothing;
+
+impl StateMachine for Nothing {
+    type Reply = ();
+    fn tables(&self) -> &'static [Table] {
+        &[]
+    }
+    fn apply(&mut self, _: &mut State<'_>, _: &Entry) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Transport for Nothing {
+    fn send(&mut self, _: u64, _: Vec<u8>) {}
+}
+
+/// The replica's thread looks for dead readers within half a minute of its clock.
+#[test]
+fn a_running_replica_frees_what_a_killed_reader_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let lmdb = Lmdb::open(directory.path(), &[LOG, META], MAP_BYTES).unwrap();
+    let store = Arc::new(Watched { lmdb, freed: AtomicUsize::new(0) });
+    let mut child = start(directory.path());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let boot_ms = Arc::new(AtomicU64::new(0));
+    let clock = boot_ms.clone();
+    let outside = Outside {
+        clock: Box::new(move || Now { boot_ms: clock.load(Ordering::SeqCst), wall_ms: 0 }),
+        tick: Duration::from_millis(5),
+        on_visible: Box::new(|_| {}),
+        on_role: Box::new(|| {}),
+    };
+    let (handle, thread) = driver::spawn("replica", store.clone(), Nothing, Nothing, outside);
+    assert!(handle.start(Config { node: 1, voters: vec![1], boot: 1, election_ticks: None }));
+    let rounds = |count| {
+        let from = handle.published().beats();
+        while handle.published().beats() < from + count {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    boot_ms.store(1_000, Ordering::SeqCst);
+    rounds(5);
+    assert_eq!(store.freed.load(Ordering::SeqCst), 0, "not before it is time");
+    boot_ms.store(31_000, Ordering::SeqCst);
+    rounds(5);
+    assert_eq!(store.freed.load(Ordering::SeqCst), 1);
+    assert!(handle.stop());
+    thread.join().unwrap().unwrap();
 }

@@ -254,6 +254,36 @@ fn large(entries: u64) -> TempDir {
     directory
 }
 
+/// The commands in the document say what it shows. `UPDATE_GOLDENFILES=1` writes what they say into it.
+#[test]
+fn the_document_shows_what_the_commands_say() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wal-cli.md");
+    let written = std::fs::read_to_string(path).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    kept::documented(directory.path());
+    let (mut now, mut ran, mut lines) = (String::new(), 0, written.lines().peekable());
+    let mut in_console = false;
+    while let Some(line) = lines.next() {
+        writeln!(now, "{line}").unwrap();
+        in_console = if line.starts_with("```") { line == "```console" } else { in_console };
+        let Some(command) = line.strip_prefix("$ ").filter(|_| in_console) else { continue };
+        while lines.next_if(|line| !line.starts_with("$ ") && !line.starts_with("```")).is_some() {}
+        // A shell, because some are piped.
+        let bin = Path::new(env!("CARGO_BIN_EXE_quire")).parent().unwrap().display().to_string();
+        let mut shell = Process::new("sh");
+        shell.args(["-c", &format!("{command} 2>&1")]).env("PATH", format!("{bin}:/usr/bin:/bin"));
+        let output = shell.current_dir(directory.path()).output().unwrap();
+        now.push_str(&String::from_utf8(output.stdout).unwrap());
+        ran += 1;
+    }
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::write(path, now).unwrap();
+    } else {
+        assert!(now == written, "docs/wal-cli.md shows\n{written}\nthe commands say\n{now}");
+    }
+    assert!(ran >= 12, "{ran} commands in docs/wal-cli.md");
+}
+
 /// `quire wal list | head`: no message, no failure.
 #[test]
 fn whoever_stops_reading_is_not_told() {

@@ -99,7 +99,7 @@ impl Checker {
     }
 
     fn go(&mut self, mut walk: Walk<'_>, progress: &mut dyn FnMut(u64)) -> Result<Step<()>> {
-        while let Some(found) = walk.next()? {
+        while let Some(found) = walk.advance()? {
             let checked = match found.record {
                 Ok(record) => self.check(&record),
                 Err(error) => Err(Finding::of(error)?),
@@ -185,7 +185,7 @@ pub fn verify_replay<M: StateMachine>(
 ) -> Result<Step<()>> {
     let mut bytes = 0;
     let mut walk = Walk::new(source, replay.applied().index + 1, to);
-    while let Some(found) = walk.next()? {
+    while let Some(found) = walk.advance()? {
         let applied = found.record.and_then(|record| {
             bytes += record.size() as u64;
             replay.apply(&record.to_entry())
@@ -208,11 +208,10 @@ pub fn verify_replay<M: StateMachine>(
 pub fn verify_state<M: StateMachine>(
     source: &dyn Source,
     tables: &[Table],
-    mut replay: Option<&mut Replay<M>>,
+    replay: Option<&mut Replay<M>>,
 ) -> Result<Step<Applied>> {
     let txn = source.begin()?;
-    let checked = check_state(&*txn, tables, replay.as_deref_mut());
-    match checked {
+    match check_state(&*txn, tables, replay) {
         Ok(step) => Ok(step),
         Err(error) => Ok(Err(Finding::of(error)?)),
     }

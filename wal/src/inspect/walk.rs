@@ -114,7 +114,7 @@ impl<'s> Walk<'s> {
     ///
     /// # Errors
     /// When the store cannot be read. What is damaged is not an error here, but an item.
-    pub fn next(&mut self) -> Result<Option<Found<'_>>> {
+    pub fn advance(&mut self) -> Result<Option<Found<'_>>> {
         while self.at == self.batch.len() {
             if !self.fetch()? {
                 return Ok(None);

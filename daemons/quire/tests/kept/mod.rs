@@ -271,14 +271,37 @@ pub(crate) fn order(path: &Path) {
     directory(path, "order", Orders, &order_log(), 0);
 }
 
-/// A catalog's log of that many entries, almost all of them sales: the books are never sold out.
+/// A catalog's log of that many entries: sales, ten in a millisecond of log time, and after every hundred the order
+/// group's acknowledgement. The books are never sold out, and no sale is late.
 pub(crate) fn large_catalog_log(entries_wanted: u64) -> Vec<Entry> {
     let books = Seed::reference().into_iter().map(|book| Seed { stock: 1_000_000_000, ..book }).collect();
-    let limits = Limits { outbox_max: u64::MAX, ..Limits::default() };
-    let mut commands = vec![(1, None), (1, Some(say::set_up(&Setup { limits, books })))];
+    let set_up = say::set_up(&Setup { limits: Limits::default(), books });
+    let mut commands = vec![(1, None), (1, Some(set_up)), (1, Some(say::register_consumer(CONSUMER)))];
     // Keys as front ends make them: UUIDs.
     let key =
         |n: u64| format!("{:08x}-{:04x}-7000-8000-{n:012x}", n.wrapping_mul(2_654_435_761) as u32, n as u16);
-    commands.extend((3..=entries_wanted).map(|n| (1, sell(&key(n), n % 7 + 1, 1))));
-    entries(commands)
+    let mut sold = 0;
+    for n in 4..=entries_wanted {
+        let command = if n % 100 == 0 {
+            Some(say::acknowledge(CONSUMER, Position { incarnation: 1, sale: sold }))
+        } else {
+            sold += 1;
+            sell(&key(n), n % 7 + 1, 1)
+        };
+        commands.push((1, command));
+    }
+    let mut log = entries(commands);
+    for entry in log.iter_mut().skip(1) {
+        entry.stamp = Stamp { wall_ms: BEGIN_MS + entry.index / 10, log_ms: entry.index / 10 };
+    }
+    log
+}
+
+/// The directories that `docs/wal-cli.md` shows: two catalog replicas, of which one has an entry that the other has
+/// not, and an order replica.
+pub(crate) fn documented(directory: &Path) {
+    catalog(&directory.join("catalog-123"));
+    catalog(&directory.join("catalog-111"));
+    change_entry(&directory.join("catalog-111"), 11, true, |entry, _| entry.stamp.wall_ms += 1);
+    order(&directory.join("order-1"));
 }

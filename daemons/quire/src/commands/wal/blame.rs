@@ -50,8 +50,11 @@ struct Change {
     key: Option<String>,
 }
 
+/// How a field of a book is read.
+type Field = (&'static str, fn(&Book) -> String);
+
 /// Fields of a book as people read them.
-const FIELDS: [(&str, fn(&Book) -> String); 4] = [
+const FIELDS: [Field; 4] = [
     ("title", |book| book.title.clone()),
     ("topic", |book| book.topic.clone()),
     ("stock", |book| book.stock.to_string()),

@@ -58,7 +58,7 @@ impl<'o> Entries<'o> {
     /// The next one that is wanted.
     pub(super) fn next(&mut self) -> Result<Option<Shown>, Stop> {
         loop {
-            let Some(found) = self.walk.next().map_err(|error| self.opened.failed(error))? else {
+            let Some(found) = self.walk.advance().map_err(|error| self.opened.failed(error))? else {
                 return Ok(None);
             };
             let index = found.index;

@@ -111,7 +111,7 @@ fn count(opened: &Opened) -> Result<Stat, Stop> {
     // One word per kind, not one per entry.
     let mut words: BTreeMap<(bool, u8), String> = BTreeMap::new();
     let mut walk = Walk::new(opened.source(), bounds.first(), bounds.last);
-    while let Some(found) = walk.next().map_err(|error| opened.failed(error))? {
+    while let Some(found) = walk.advance().map_err(|error| opened.failed(error))? {
         let Ok(record) = found.record else {
             stat.damaged += 1;
             continue;

@@ -62,11 +62,13 @@ pub(super) fn run(settings: &TailSettings) -> Result<Exit, Stop> {
         entries::print_head(&mut tail.out)?;
     }
     let mut next = tail.show(from, to)?;
-    while settings.follow {
+    if !settings.follow {
+        return Ok(tail.exit);
+    }
+    loop {
         std::thread::sleep(LOOK_EVERY);
         next = tail.go_on(next)?;
     }
-    Ok(tail.exit)
 }
 
 struct Tail<'s> {

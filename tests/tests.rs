@@ -9,6 +9,7 @@ mod fronts;
 mod reference_files;
 mod smoke;
 mod up;
+mod wal_cli;
 
 use std::sync::OnceLock;
 

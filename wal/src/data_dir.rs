@@ -21,7 +21,7 @@ const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 /// LMDB's file; its presence without an identity means the directory is not ours, and an identity without it is that
 /// of a node which is lost.
-const STORE: &str = "data.mdb";
+pub(crate) const STORE: &str = "data.mdb";
 
 /// Whose directory it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,32 @@ impl DataDir {
     /// Its id, which is the replica's id to the engine.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+}
+
+impl Identity {
+    /// Reads whose directory it is, without the lock: for tools. The format must be this binary's.
+    ///
+    /// # Errors
+    /// `Foreign` for what is no data directory; `Io` if it cannot be read.
+    pub fn read(path: &Path) -> Result<Identity, DirError> {
+        fs::metadata(path).map_err(|cause| DirError::Io { path: path.into(), cause })?;
+        let foreign = |found: String, advice| DirError::Foreign {
+            path: path.into(),
+            found,
+            wanted: "a tool for the data directory of a Quire replica".into(),
+            advice,
+        };
+        let identity = read_identity(path)?.ok_or_else(|| {
+            foreign(format!("nobody (it has no {IDENTITY})"), "give the one that ends in <role>-<process id>")
+        })?;
+        if identity.format != FORMAT {
+            return Err(foreign(
+                format!("format version {}", identity.format),
+                "run the release that wrote it",
+            ));
+        }
+        Ok(identity)
     }
 }
 

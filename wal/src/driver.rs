@@ -27,6 +27,9 @@ pub const INBOX_MAX: usize = 8_192;
 /// Inputs that may wait when a proposal or a read is taken; beyond it they are refused. What is left of the inbox
 /// is for peers, so that a flood of clients costs the group no heartbeat.
 pub const CLIENTS_MAX: usize = 6_144;
+/// Pause between two looks for readers that were killed in the middle of a transaction, in ms. Until one is found, the
+/// store grows instead of using its pages again.
+const DEAD_READERS_EVERY_MS: u64 = 20_000;
 /// Inputs taken in one turn.
 const DRAIN_MAX: usize = 2_048;
 
@@ -306,6 +309,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         let tick_ms = self.outside.tick.as_millis().max(1) as u64;
         let mut now = (self.outside.clock)();
         let mut next_tick_ms = now.boot_ms + tick_ms;
+        let mut next_sweep_ms = now.boot_ms + DEAD_READERS_EVERY_MS;
         let mut seen = None;
         loop {
             self.published.beats.fetch_add(1, Ordering::Relaxed);
@@ -320,8 +324,21 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
                     next_tick_ms = now.boot_ms + tick_ms; // ticks that were missed are not made up for
                 }
             }
+            if now.boot_ms >= next_sweep_ms {
+                self.sweep()?;
+                next_sweep_ms = now.boot_ms + DEAD_READERS_EVERY_MS;
+            }
             self.replica.turn(now)?;
         }
+    }
+
+    /// Frees what readers hold that were killed, such as a tool that looked at the running daemon's directory.
+    fn sweep(&self) -> Result<()> {
+        let dead = self.store.forget_dead_readers()?;
+        if dead > 0 {
+            log::info!("freed what {dead} dead readers of the store held");
+        }
+        Ok(())
     }
 
     /// Publishes the status if it is news, and says so if readers see a newer state.

@@ -26,6 +26,10 @@ use crate::error::{Error, Result};
 pub const RECORD_FORMAT: u8 = 1;
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 56;
+/// Where the fields begin that the chain is made of, in bytes; they end where the chain lies.
+const FIELDS_AT: usize = 5;
+/// Where the chain lies, in bytes.
+const CHAIN_AT: usize = 40;
 /// Longest payload, in bytes. A proposal beyond it is refused.
 pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
 
@@ -99,10 +103,14 @@ impl Class {
 
 /// The chain after `entry`, given the chain before it.
 pub fn chain(before: &Chain, entry: &Entry) -> Chain {
+    chain_of(before, &fields(entry), &entry.command.payload)
+}
+
+fn chain_of(before: &Chain, fields: &[u8], payload: &[u8]) -> Chain {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before);
-    hasher.update(&fields(entry));
-    hasher.update(&entry.command.payload);
+    hasher.update(fields);
+    hasher.update(payload);
     let mut chain = CHAIN_START;
     chain.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     chain
@@ -133,41 +141,99 @@ pub fn encode(entry: &Entry, chain: &Chain, out: &mut Vec<u8>) {
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Reads the record that lies under `index`, and its chain.
-///
-/// Fails with `Error::Damaged` when the bytes are not a record, the checksum differs, or the record belongs under
-/// another index.
+/// Reads the record that lies under `index`, and its chain. Fails as `Record::read`.
 pub fn decode(index: u64, record: &[u8]) -> Result<(Entry, Chain)> {
-    let damaged = |found: String| Error::damaged_entry(index, found);
-    if record.len() < HEADER_BYTES {
-        return Err(damaged(format!("{} bytes where a header has {HEADER_BYTES}", record.len())));
+    let record = Record::read(index, record)?;
+    Ok((record.to_entry(), record.chain))
+}
+
+/// A record as it lies in the log, checked but not copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'r> {
+    /// Place of the entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// When it was proposed.
+    pub stamp: Stamp,
+    /// What the engine takes it for.
+    pub class: Class,
+    /// Kind of the command.
+    pub kind: u8,
+    /// Format version of the payload.
+    pub version: u8,
+    /// CRC-32 of everything after it.
+    pub checksum: u32,
+    /// The chain as it is stored, which may be wrong: compare `chain_after`.
+    pub chain: Chain,
+    /// The payload.
+    pub payload: &'r [u8],
+    bytes: &'r [u8],
+}
+
+impl<'r> Record<'r> {
+    /// Reads the record that lies under `index`.
+    ///
+    /// Fails with `Error::Damaged` when the bytes are not a record, the checksum differs, or the record belongs under
+    /// another index. The chain takes the entry before it, and is not looked at here.
+    pub fn read(index: u64, bytes: &'r [u8]) -> Result<Record<'r>> {
+        let damaged = |found: String| Error::damaged_entry(index, found);
+        if bytes.len() < HEADER_BYTES {
+            return Err(damaged(format!("{} bytes where a header has {HEADER_BYTES}", bytes.len())));
+        }
+        let checksum = u32_at(bytes, 0);
+        let wanted = crc32fast::hash(&bytes[4..]);
+        if checksum != wanted {
+            return Err(damaged(format!("checksum {checksum:08x} where the bytes have {wanted:08x}")));
+        }
+        if bytes[4] != RECORD_FORMAT {
+            return Err(damaged(format!("record format {}, this binary reads {RECORD_FORMAT}", bytes[4])));
+        }
+        let class = match bytes[5] {
+            0 => Class::Normal,
+            2 => Class::Membership,
+            other => return Err(damaged(format!("engine type {other}"))),
+        };
+        let own = u64_at(bytes, 8);
+        if own != index {
+            return Err(damaged(format!("the record of index {own}")));
+        }
+        let mut chain = CHAIN_START;
+        chain.copy_from_slice(&bytes[CHAIN_AT..HEADER_BYTES]);
+        Ok(Record {
+            index,
+            term: u64_at(bytes, 16),
+            stamp: Stamp { wall_ms: u64_at(bytes, 24), log_ms: u64_at(bytes, 32) },
+            class,
+            kind: bytes[6],
+            version: bytes[7],
+            checksum,
+            chain,
+            payload: &bytes[HEADER_BYTES..],
+            bytes,
+        })
     }
-    let checksum = u32_at(record, 0);
-    let wanted = crc32fast::hash(&record[4..]);
-    if checksum != wanted {
-        return Err(damaged(format!("checksum {checksum:08x} where the bytes have {wanted:08x}")));
+
+    /// The entry, copied.
+    pub fn to_entry(&self) -> Entry {
+        Entry {
+            index: self.index,
+            term: self.term,
+            stamp: self.stamp,
+            class: self.class,
+            command: Command { kind: self.kind, version: self.version, payload: self.payload.to_vec() },
+        }
     }
-    if record[4] != RECORD_FORMAT {
-        return Err(damaged(format!("record format {}, this binary reads {RECORD_FORMAT}", record[4])));
+
+    /// What the chain after this entry must be, given the chain before it: `chain` without a copy of the entry.
+    pub fn chain_after(&self, before: &Chain) -> Chain {
+        chain_of(before, &self.bytes[FIELDS_AT..CHAIN_AT], self.payload)
     }
-    let class = match record[5] {
-        0 => Class::Normal,
-        2 => Class::Membership,
-        other => return Err(damaged(format!("engine type {other}"))),
-    };
-    let entry = Entry {
-        index: u64_at(record, 8),
-        term: u64_at(record, 16),
-        stamp: Stamp { wall_ms: u64_at(record, 24), log_ms: u64_at(record, 32) },
-        class,
-        command: Command { kind: record[6], version: record[7], payload: record[HEADER_BYTES..].to_vec() },
-    };
-    if entry.index != index {
-        return Err(damaged(format!("the record of index {}", entry.index)));
+
+    /// Bytes of the record.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
     }
-    let mut chain = CHAIN_START;
-    chain.copy_from_slice(&record[40..HEADER_BYTES]);
-    Ok((entry, chain))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -203,6 +269,7 @@ mod tests {
             let chain = chain(&before, &entry);
             let mut record = Vec::new();
             encode(&entry, &chain, &mut record);
+            prop_assert_eq!(Record::read(entry.index, &record).unwrap().chain_after(&before), chain);
             prop_assert_eq!(decode(entry.index, &record).unwrap(), (entry, chain));
         }
 

@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// After `Storage` nothing more may be written: whether the last commit is on disk is unknown, and a sync that
 /// failed is never retried. The owner ends the process; a restart reads what the disk really holds.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The storage engine failed to read, write or sync.
     #[error("storage failed while {doing}: {cause}")]
@@ -79,6 +79,8 @@ pub enum Error {
 /// Where damage was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
+    /// The store's own structure, below tables and keys.
+    Store,
     /// A log entry.
     Entry(u64),
     /// A stored value.
@@ -93,6 +95,7 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Place::Store => f.write_str("store (data.mdb)"),
             Place::Entry(index) => write!(f, "log entry {index}"),
             Place::Value { table, key } => {
                 write!(f, "value in table {table} under key {}", key.escape_ascii())

@@ -7,11 +7,13 @@
 //! Knows nothing of books or HTTP, opens no socket and reads no clock: peers are reached through `Transport`,
 //! time arrives as an argument.
 
+mod agreement;
 pub mod data_dir;
 pub mod driver;
 pub mod entry;
 pub mod error;
 pub mod frames;
+pub mod inspect;
 pub mod level;
 pub mod log;
 pub mod meta;

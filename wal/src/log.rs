@@ -28,11 +28,11 @@ pub struct Log {
     buffer: Vec<u8>,
 }
 
-fn key(index: u64) -> [u8; 8] {
+pub(crate) fn key(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }
 
-fn index_of(key: &[u8]) -> Result<u64> {
+pub(crate) fn index_of(key: &[u8]) -> Result<u64> {
     let bytes = key.try_into().map_err(|_| Error::damaged_value(LOG.name, key, "a key that is no index"))?;
     Ok(u64::from_be_bytes(bytes))
 }
@@ -159,7 +159,7 @@ impl Log {
     }
 }
 
-fn mark(entry: &Entry, chain: Chain) -> Mark {
+pub(crate) fn mark(entry: &Entry, chain: Chain) -> Mark {
     Mark { index: entry.index, term: entry.term, log_ms: entry.stamp.log_ms, chain }
 }
 

@@ -18,7 +18,6 @@
 //! log: so a busy replica syncs once per batch, and most syncs write pages of the log only. On disk the state
 //! is that after the entry recorded as applied, always, and that entry is one recorded as committed.
 
-mod agreement;
 mod clock;
 mod codec;
 mod engine_log;
@@ -29,16 +28,16 @@ mod storage;
 use raft::eraftpb::{self, MessageType};
 use raft::{RawNode, ReadOnlyOption, StateRole};
 
-use crate::entry::{Class, Entry};
+use crate::agreement::Agreement;
+pub use crate::agreement::CHECKPOINT_EVERY;
+use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::level::{FIRST, Level, OWN_KINDS};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
-use crate::state_machine::{State, StateMachine};
+use crate::state_machine::{self, StateMachine};
 use crate::store::{Changes, Overlay, Store};
 
-use agreement::Agreement;
-pub use agreement::CHECKPOINT_EVERY;
 use clock::LogClock;
 pub use clock::Now;
 use proposals::Proposals;
@@ -479,8 +478,8 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
                 }
             };
             assert_eq!(entry.index, self.applied.index + 1, "entries are applied in order, each once");
-            let reply =
-                apply_one(&mut self.machine, &mut self.agreement, &mut overlay, &mut self.applied, entry)?;
+            self.agreement.apply(&mut overlay, entry)?;
+            let reply = state_machine::apply(&mut self.machine, &mut overlay, &mut self.applied.hash, entry)?;
             self.applied.index = entry.index;
             self.applied.log_ms = self.applied.log_ms.max(entry.stamp.log_ms);
             self.agreement.applied(&self.applied);
@@ -625,23 +624,6 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             && let Some((done, _)) = self.hand_over.take()
         {
             done();
-        }
-    }
-}
-
-fn apply_one<M: StateMachine>(
-    machine: &mut M,
-    agreement: &mut Agreement,
-    overlay: &mut Overlay<'_>,
-    applied: &mut Applied,
-    entry: &Entry,
-) -> Result<Option<M::Reply>> {
-    match entry.class {
-        Class::Normal if entry.command.kind == 0 => Ok(None),
-        Class::Normal if entry.command.kind >= OWN_KINDS => agreement.apply(overlay, entry).map(|()| None),
-        Class::Normal => machine.apply(&mut State::new(overlay, &mut applied.hash), entry).map(Some),
-        Class::Membership => {
-            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
         }
     }
 }

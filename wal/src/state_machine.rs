@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::entry::{Command, Entry};
+use crate::entry::{Class, Command, Entry};
 use crate::error::{Error, Result};
 use crate::level::{self, Level};
 use crate::store::{Read, Table, Write};
@@ -41,6 +41,22 @@ pub trait StateMachine: Send + 'static {
     /// machine knows it. See `level`.
     fn level_of(&self, _command: &Command) -> Level {
         level::FIRST
+    }
+}
+
+/// Applies one entry of the log: the engine's and the log's own entries change nothing here and have no reply.
+pub(crate) fn apply<M: StateMachine>(
+    machine: &mut M,
+    txn: &mut dyn Write,
+    hash: &mut StateHash,
+    entry: &Entry,
+) -> Result<Option<M::Reply>> {
+    match entry.class {
+        Class::Normal if entry.command.kind == 0 || entry.command.kind >= level::OWN_KINDS => Ok(None),
+        Class::Normal => machine.apply(&mut State::new(txn, hash), entry).map(Some),
+        Class::Membership => {
+            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
+        }
     }
 }
 

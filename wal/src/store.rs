@@ -2,7 +2,8 @@
 //!
 //! `Lmdb` is the real one; `Memory` is the double whose un-committed writes a test can lose. The replica and the
 //! state machines are written against these traits, so both run the same code. `Overlay` is a store's state with
-//! changes on top that no transaction holds.
+//! changes on top that no transaction holds. `ReadOnly` reads the store of a daemon that may be running, and `Working` is
+//! what a log is replayed on; both are for tools.
 //!
 //! One writer at a time, any number of readers, each on the state of the last commit before it began. A
 //! transaction that is dropped without `commit` leaves no trace. `commit` returns once the data is on disk.
@@ -11,14 +12,16 @@ mod lmdb;
 mod memory;
 mod overlay;
 mod runway;
+mod working;
 
 use std::ops::ControlFlow;
 
 use crate::error::Result;
 
-pub use lmdb::Lmdb;
+pub use lmdb::{Lmdb, ReadOnly};
 pub use memory::Memory;
 pub use overlay::{Changes, Overlay};
+pub use working::Working;
 
 /// A table of the store. Ids are fixed for ever, because they are also part of snapshots and of the state hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +89,23 @@ pub trait Store: Send + Sync {
     fn write(&self) -> Result<Box<dyn Transaction + '_>>;
     /// Bytes in use and bytes there could be.
     fn room(&self) -> Result<Room>;
+    /// Frees what readers hold whose processes are gone, killed in the middle of a transaction: their pages could not be
+    /// used again. Says how many there were.
+    fn forget_dead_readers(&self) -> Result<usize> {
+        Ok(0)
+    }
+}
+
+/// Anything that committed states can be read from.
+pub trait Source: Send + Sync {
+    /// Begins a read transaction. Keep it short: it pins pages.
+    fn begin(&self) -> Result<Box<dyn Read + '_>>;
+}
+
+impl<S: Store + ?Sized> Source for S {
+    fn begin(&self) -> Result<Box<dyn Read + '_>> {
+        Store::read(self)
+    }
 }
 
 /// How full a store is.

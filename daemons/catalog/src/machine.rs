@@ -6,6 +6,7 @@
 //! of the entry.
 
 pub mod command;
+pub mod describe;
 pub(crate) mod front_ends;
 mod keys;
 pub(crate) mod outbox;

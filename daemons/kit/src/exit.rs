@@ -39,6 +39,25 @@ impl Exit {
         self as u8
     }
 
+    /// The kind that a code stands for, if it is one of these.
+    pub fn of_code(code: i32) -> Option<Exit> {
+        [
+            Exit::Ok,
+            Exit::No,
+            Exit::Usage,
+            Exit::Damaged,
+            Exit::Unavailable,
+            Exit::Internal,
+            Exit::CannotCreate,
+            Exit::Io,
+            Exit::Locked,
+            Exit::Permission,
+            Exit::Config,
+        ]
+        .into_iter()
+        .find(|exit| i32::from(exit.code()) == code)
+    }
+
     /// The kind of a code that starting again cannot help: the command line, the settings, the data or the
     /// permissions are wrong, and stay wrong until a person does something. `None` for every other code.
     pub fn lasting(code: i32) -> Option<Exit> {

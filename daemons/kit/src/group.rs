@@ -329,7 +329,8 @@ fn die(failure: Failure) -> ! {
     std::process::exit(failure.exit as i32)
 }
 
-fn directory_failure(error: DirError) -> Failure {
+/// How a command ends that cannot use a data directory.
+pub fn directory_failure(error: DirError) -> Failure {
     let exit = match &error {
         DirError::CannotCreate { cause, .. } | DirError::Io { cause, .. }
             if cause.kind() == std::io::ErrorKind::PermissionDenied =>
@@ -344,7 +345,8 @@ fn directory_failure(error: DirError) -> Failure {
     Failure { exit, message: error.to_string() }
 }
 
-fn storage_failure(error: wal::Error) -> Failure {
+/// How a command ends whose store or log cannot be used.
+pub fn storage_failure(error: wal::Error) -> Failure {
     let exit = match &error {
         wal::Error::Storage { .. } | wal::Error::MapFull(_) | wal::Error::ReadersFull => Exit::Io,
         wal::Error::Damaged { .. } | wal::Error::Diverged { .. } => Exit::Damaged,

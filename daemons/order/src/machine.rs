@@ -5,6 +5,7 @@
 //! catalog, which are not the order book's business.
 
 pub mod command;
+pub mod describe;
 pub(crate) mod tables;
 
 use api::catalog::{Position, Sale};

@@ -8,6 +8,7 @@ mod health;
 mod manual;
 mod order;
 mod up;
+mod wal;
 
 use clap::{Args, Parser, Subcommand};
 use kit::exit::{Exit, Failure};
@@ -48,6 +49,9 @@ pub(crate) enum Command {
     Completions(manual::CompletionsSettings),
     /// Write manual pages
     Manpages(manual::ManpagesSettings),
+    /// Look into the log of a replica: list, check, compare, replay
+    #[command(after_help = wal::HELP)]
+    Wal(wal::WalSettings),
     /// Put a load on a running store and measure it
     Bench(bench::BenchSettings),
 }
@@ -63,6 +67,7 @@ impl Command {
             Command::Health(_) => "health",
             Command::Completions(_) => "completions",
             Command::Manpages(_) => "manpages",
+            Command::Wal(_) => "wal",
             Command::Bench(_) => "bench",
         }
     }
@@ -77,6 +82,7 @@ impl Command {
             Command::Health(settings) => health::run(settings),
             Command::Completions(settings) => manual::completions(&settings),
             Command::Manpages(settings) => manual::manpages(&settings),
+            Command::Wal(settings) => wal::run(settings),
             Command::Bench(settings) => bench::run(settings),
         }
     }
@@ -113,11 +119,16 @@ mod tests {
     fn the_command_line_is_consistent_and_every_flag_is_explained() {
         let cli = Cli::command();
         cli.clone().debug_assert();
-        for command in cli.get_subcommands() {
+        explained(&cli);
+    }
+
+    fn explained(command: &clap::Command) {
+        for command in command.get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
             }
+            explained(command);
         }
     }
 

@@ -9,6 +9,8 @@
 // opens each directory once.
 #![allow(unsafe_code)]
 
+mod read_only;
+
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
@@ -17,7 +19,9 @@ use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, PutFlags, RoT
 
 use super::runway::Runway;
 use super::{Read, Room, Store, TABLES_MAX, Table, Transaction, Visit, Write};
-use crate::error::{Error, Result};
+use crate::error::{Error, Place, Result};
+
+pub use read_only::ReadOnly;
 
 /// Most read transactions at once; the next one gets `Error::ReadersFull`.
 const READERS_MAX: u32 = 1024;
@@ -84,7 +88,7 @@ impl Lmdb {
 impl Lmdb {
     /// Bytes of the file up to the last page in use.
     fn used(&self) -> u64 {
-        (self.env.info().last_page_number as u64 + 1) * PAGE_BYTES
+        used(&self.env)
     }
 }
 
@@ -102,6 +106,15 @@ impl Store for Lmdb {
     fn room(&self) -> Result<Room> {
         Ok(Room { used: self.used(), bound: self.env.info().map_size as u64 })
     }
+
+    fn forget_dead_readers(&self) -> Result<usize> {
+        self.env.clear_stale_readers().map_err(fault("clearing stale readers"))
+    }
+}
+
+/// Bytes of the file up to the last page in use.
+fn used(env: &Env<WithoutTls>) -> u64 {
+    (env.info().last_page_number as u64 + 1) * PAGE_BYTES
 }
 
 struct ReadTxn<'s> {
@@ -218,6 +231,12 @@ fn fault(doing: &'static str) -> impl FnOnce(heed::Error) -> Error {
     move |error| match error {
         heed::Error::Mdb(MdbError::MapFull) => Error::MapFull(doing),
         heed::Error::Mdb(MdbError::ReadersFull) => Error::ReadersFull,
+        heed::Error::Mdb(
+            error @ (MdbError::Corrupted
+            | MdbError::PageNotFound
+            | MdbError::Invalid
+            | MdbError::VersionMismatch),
+        ) => Error::Damaged { place: Place::Store, found: format!("{error} while {doing}") },
         other => Error::Storage { doing, cause: other.to_string() },
     }
 }

@@ -10,11 +10,10 @@
 
 use std::collections::VecDeque;
 
-use super::Applied;
 use crate::entry::{Command, Entry};
 use crate::error::{Error, Result};
 use crate::level::{self, Level};
-use crate::meta;
+use crate::meta::{self, Applied};
 use crate::state_machine::StateHash;
 use crate::store::{Read, Write};
 
@@ -24,7 +23,7 @@ pub const CHECKPOINT_EVERY: u64 = 1024;
 const REMEMBERED_MAX: usize = 64;
 
 /// What this replica knows of it.
-pub(super) struct Agreement {
+pub(crate) struct Agreement {
     newest: Level,
     agreed: Level,
     /// Index and state hash after it, oldest first.
@@ -34,26 +33,32 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
+    /// Before the first entry.
+    pub(crate) fn first(newest: Level) -> Agreement {
+        Agreement { newest, agreed: level::FIRST, remembered: VecDeque::new(), unlogged: None }
+    }
+
     /// As the store has it. A store above `newest` is another release's.
-    pub(super) fn open(txn: &dyn Read, newest: Level) -> Result<Agreement> {
+    pub(crate) fn open(txn: &dyn Read, newest: Level) -> Result<Agreement> {
         let agreed = meta::level(txn)?;
         if agreed > newest {
             return Err(Error::Level { agreed, newest });
         }
-        Ok(Agreement { newest, agreed, remembered: VecDeque::new(), unlogged: None })
+        Ok(Agreement { agreed, ..Agreement::first(newest) })
     }
 
     /// The level that is agreed on.
-    pub(super) fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         self.agreed
     }
 
-    /// Applies one of the log's own entries; `applied` is the state before it.
-    pub(super) fn apply(&mut self, txn: &mut dyn Write, entry: &Entry) -> Result<()> {
+    /// Applies one of the log's own entries; others are none of its business.
+    pub(crate) fn apply(&mut self, txn: &mut dyn Write, entry: &Entry) -> Result<()> {
         let Command { kind, version, .. } = entry.command;
         match (kind, version) {
+            (..level::OWN_KINDS, _) => Ok(()),
             (level::RAISE, 1) => {
-                let wanted: Level = decode(entry)?;
+                let wanted = level::raised(entry)?;
                 if wanted > self.newest {
                     return Err(Error::UnknownEntry { index: entry.index, kind, version });
                 }
@@ -70,7 +75,7 @@ impl Agreement {
     }
 
     fn compare(&self, entry: &Entry) -> Result<()> {
-        let (index, logged): (u64, StateHash) = decode(entry)?;
+        let (index, logged) = level::checkpoint(entry)?;
         match self.remembered.iter().find(|(at, _)| *at == index) {
             Some((_, own)) if *own != logged => Err(Error::Diverged { index, own: *own, logged }),
             _ => Ok(()),
@@ -78,7 +83,7 @@ impl Agreement {
     }
 
     /// Notes the state after every entry.
-    pub(super) fn applied(&mut self, applied: &Applied) {
+    pub(crate) fn applied(&mut self, applied: &Applied) {
         if !applied.index.is_multiple_of(CHECKPOINT_EVERY) {
             return;
         }
@@ -90,14 +95,9 @@ impl Agreement {
     }
 
     /// The checkpoint that a primary has to log, once.
-    pub(super) fn checkpoint(&mut self) -> Option<Command> {
+    pub(crate) fn checkpoint(&mut self) -> Option<Command> {
         let (index, hash) = self.unlogged.take().filter(|_| self.agreed >= level::CHECKPOINTS)?;
         let payload = postcard::to_stdvec(&(index, hash)).expect("numbers always encode");
         Some(Command { kind: level::CHECKPOINT, version: 1, payload })
     }
-}
-
-fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
-    postcard::from_bytes(&entry.command.payload)
-        .map_err(|error| Error::damaged_entry(entry.index, format!("kind {}: {error}", entry.command.kind)))
 }

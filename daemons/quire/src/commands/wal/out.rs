@@ -1,0 +1,122 @@
+//! Output: lines on stdout, and how a command ends early.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+
+use kit::exit::{Exit, Failure};
+use serde::Serialize;
+
+/// Name and version of the JSON that all commands print. A field may be added to it; one that changes or goes makes a
+/// new version.
+pub(super) const SCHEMA: &str = "quire.wal/1";
+
+/// Why a command ends before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Stdout was closed by whoever read it.
+    NobodyReads,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+impl Stop {
+    /// A failure of this kind.
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Stop {
+        Stop::Failed(Failure::new(exit, message))
+    }
+
+    fn of_write(error: &io::Error) -> Stop {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Stop::NobodyReads,
+            _ => Stop::new(Exit::Io, format!("cannot write to stdout: {error}")),
+        }
+    }
+}
+
+/// Stdout, buffered.
+pub(super) struct Out(BufWriter<StdoutLock<'static>>);
+
+/// An object of the schema.
+#[derive(Serialize)]
+struct Object<'o, T> {
+    schema: &'static str,
+    r#type: &'o str,
+    #[serde(flatten)]
+    fields: &'o T,
+}
+
+impl Out {
+    /// Stdout, from now on ours.
+    pub(super) fn new() -> Out {
+        Out(BufWriter::with_capacity(1 << 16, io::stdout().lock()))
+    }
+
+    /// One line.
+    pub(super) fn line(&mut self, line: impl Display) -> Result<(), Stop> {
+        writeln!(self.0, "{line}").map_err(|error| Stop::of_write(&error))
+    }
+
+    /// One line whose blanks at the end are cut, as tables have them.
+    pub(super) fn cut(&mut self, line: impl Display) -> Result<(), Stop> {
+        self.line(line.to_string().trim_end())
+    }
+
+    /// One object of `type`.
+    pub(super) fn json<T: Serialize>(&mut self, r#type: &str, fields: &T) -> Result<(), Stop> {
+        let object = Object { schema: SCHEMA, r#type, fields };
+        let written = serde_json::to_writer(&mut self.0, &object).map_err(io::Error::from);
+        written.and_then(|()| self.0.write_all(b"\n")).map_err(|error| Stop::of_write(&error))
+    }
+
+    /// What was written so far is seen from now on.
+    pub(super) fn flush(&mut self) -> Result<(), Stop> {
+        self.0.flush().map_err(|error| Stop::of_write(&error))
+    }
+}
+
+/// Bytes as people write them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    text
+}
+
+/// The bytes that `hex` wrote.
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| if let &[a, b] = pair { Some(digit(a)? << 4 | digit(b)?) } else { None }).collect()
+}
+
+/// The wall clock's time, unless the entry has none: the engine's own entries have 0.
+pub(super) fn time(wall_ms: u64) -> Option<String> {
+    (wall_ms > 0).then(|| kit::answers::time(wall_ms))
+}
+
+/// Cents as people write money.
+pub(super) fn money(cents: u64) -> String {
+    format!("{}.{:02}", cents / 100, cents % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_reads_back_and_nothing_else_is_read() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
+        for text in ["0", "0g", "+1", "é"] {
+            assert_eq!(unhex(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `quire wal verify`: whether a log is what was written, and the state what follows from it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ::wal::StateMachine;
+use ::wal::inspect::{self, Bounds, Finding, LogReport, Replay};
+use ::wal::meta::Applied;
+use catalog::machine::Catalog;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use kit::exit::Exit;
+use order::machine::Orders;
+use serde::Serialize;
+
+use super::group::{Group, Opened};
+use super::out::{Out, Stop, hex};
+
+/// Flags of `quire wal verify`.
+#[derive(Debug, Args)]
+pub(super) struct VerifySettings {
+    /// Data directory of a replica
+    dir: PathBuf,
+    /// Check the log only: records, order, terms and chain, but not the state by a replay
+    #[arg(long)]
+    log_only: bool,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was checked, in the schema.
+#[derive(Serialize, Default)]
+struct Verdict {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bad_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
+    first: u64,
+    last: u64,
+    entries: u64,
+    bytes: u64,
+    terms: u64,
+    chain: Option<String>,
+    applied: Option<u64>,
+    state_hash: Option<String>,
+    log_seconds: f64,
+    replay_seconds: Option<f64>,
+    state_seconds: Option<f64>,
+}
+
+/// How far a check stands back where others want the processor: as far as there is.
+const NICE: i32 = 19;
+
+pub(super) fn run(settings: &VerifySettings) -> Result<Exit, Stop> {
+    // It takes a processor for as long as it lasts, and the daemon beside it has customers. If the kernel refuses, it
+    // is only less polite.
+    let _ = rustix::process::nice(NICE);
+    let opened = Opened::new(&settings.dir)?;
+    let mut out = Out::new();
+    let mut verdict = Verdict::default();
+    let finding = check(settings, &opened, &mut verdict, &mut out)?;
+    verdict.ok = finding.is_none();
+    if settings.json {
+        verdict.bad_index = finding.as_ref().and_then(|finding| finding.index);
+        verdict.found = finding.as_ref().map(|finding| finding.what.clone());
+        out.json("verify", &verdict)?;
+    }
+    out.flush()?;
+    match finding {
+        None => Ok(Exit::Ok),
+        Some(Finding { index, what }) => {
+            let path = opened.path.display();
+            let message = match index {
+                Some(index) => format!("{path}: damaged at index {index}: {what}"),
+                None => format!("{path}: damaged: {what}"),
+            };
+            Err(Stop::new(Exit::Damaged, message))
+        }
+    }
+}
+
+/// All steps, up to the first finding.
+fn check(
+    settings: &VerifySettings,
+    opened: &Opened,
+    verdict: &mut Verdict,
+    out: &mut Out,
+) -> Result<Option<Finding>, Stop> {
+    let bounds = opened.bounds()?;
+    (verdict.first, verdict.last) = (bounds.first(), bounds.last);
+    let bar = Bar::new("log", opened.room().used);
+    let start = Instant::now();
+    let step = inspect::verify_log(opened.source(), &mut |bytes| bar.at(bytes));
+    let took = start.elapsed();
+    bar.end();
+    verdict.log_seconds = took.as_secs_f64();
+    let report = match step.map_err(|error| opened.failed(error))? {
+        Ok(report) => report,
+        Err(finding) => return Ok(Some(finding)),
+    };
+    let LogReport { entries, bytes, terms, last } = report;
+    (verdict.entries, verdict.bytes, verdict.terms) = (entries, bytes, terms);
+    (verdict.last, verdict.chain) = (last.index, Some(hex(&last.chain)));
+    if !settings.json {
+        let (first, last) = (bounds.first(), last.index);
+        let rate = rate(bytes, took);
+        out.line(format_args!(
+            "log     {entries} entries, {first}..={last}, {terms} terms, {bytes} bytes{rate}"
+        ))?;
+    }
+    if settings.log_only {
+        return Ok(None);
+    }
+    match opened.group {
+        Group::Catalog => check_state(settings, opened, &bounds, Catalog, verdict, out),
+        Group::Order => check_state(settings, opened, &bounds, Orders, verdict, out),
+    }
+}
+
+fn check_state<M: StateMachine>(
+    settings: &VerifySettings,
+    opened: &Opened,
+    bounds: &Bounds,
+    machine: M,
+    verdict: &mut Verdict,
+    out: &mut Out,
+) -> Result<Option<Finding>, Stop> {
+    let mut replay = (bounds.start.index == 0).then(|| Replay::new(machine));
+    if let Some(replay) = &mut replay {
+        let bar = Bar::new("replay", verdict.bytes);
+        let start = Instant::now();
+        let to = bounds.applied.index;
+        let step = inspect::verify_replay(opened.source(), replay, to, &mut |bytes| bar.at(bytes));
+        let took = start.elapsed();
+        bar.end();
+        verdict.replay_seconds = Some(took.as_secs_f64());
+        if let Err(finding) = step.map_err(|error| opened.failed(error))? {
+            return Ok(Some(finding));
+        }
+        if !settings.json {
+            let hash = replay.applied().hash;
+            out.line(format_args!("replay  through {to}, state {hash:032x}{}", rate(verdict.bytes, took)))?;
+        }
+    } else if !settings.json {
+        let first = bounds.first();
+        out.line(format_args!(
+            "replay  not possible: the log begins at {first}, what was before is compacted away"
+        ))?;
+    }
+    let start = Instant::now();
+    let step = inspect::verify_state(opened.source(), opened.group.tables(), replay.as_mut());
+    verdict.state_seconds = Some(start.elapsed().as_secs_f64());
+    match step.map_err(|error| opened.failed(error))? {
+        Err(finding) => Ok(Some(finding)),
+        Ok(Applied { index, hash, .. }) => {
+            verdict.applied = Some(index);
+            verdict.state_hash = Some(format!("{hash:032x}"));
+            if !settings.json {
+                let same = if replay.is_some() { "the same as stored" } else { "as noted" };
+                out.line(format_args!("state   through {index}, state {hash:032x}, {same}"))?;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Bytes per second, for what took long enough to say.
+fn rate(bytes: u64, took: Duration) -> String {
+    match took {
+        took if took < Duration::from_millis(50) => String::new(),
+        took => format!(", {:.0} MB/s", bytes as f64 / took.as_secs_f64() / 1e6),
+    }
+}
+
+/// How far a step is. Seen on a terminal only.
+struct Bar {
+    bar: ProgressBar,
+    told: std::cell::Cell<u64>,
+}
+
+/// Bytes between two words to the bar.
+const TELL_EVERY_BYTES: u64 = 1 << 20;
+
+impl Bar {
+    fn new(step: &'static str, bytes: u64) -> Bar {
+        let style =
+            ProgressStyle::with_template("{prefix:<7} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+                .expect("the template is right");
+        let bar = ProgressBar::new(bytes).with_style(style).with_prefix(step);
+        Bar { bar, told: std::cell::Cell::new(0) }
+    }
+
+    fn at(&self, bytes: u64) {
+        if bytes >= self.told.get() + TELL_EVERY_BYTES {
+            self.told.set(bytes);
+            self.bar.set_position(bytes);
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -5,7 +5,8 @@
 //! **Checkpoints.** Replicas with the same log have the same state; a replica whose memory, disk or processor lied once
 //! has another, and would go on answering from it. So at every index that `CHECKPOINT_EVERY` divides each replica
 //! remembers its state hash, the primary logs its own, and who finds that its own was different stops with
-//! `Error::Diverged`: two replicas cannot tell which of them is right, but one that knows that it differs must not answer.
+//! `Error::Diverged`: two replicas cannot tell which of them is right, but one that knows that it differs must not answer: it
+//! notes that in its store, and refuses to start again.
 //! One that does not remember, because it started later or lags by more than it remembers, compares nothing.
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::collections::VecDeque;
 use crate::entry::{Command, Entry};
 use crate::error::{Error, Result};
 use crate::level::{self, Level};
-use crate::meta::{self, Applied};
+use crate::meta::{self, Applied, Diverged};
 use crate::state_machine::StateHash;
 use crate::store::{Read, Write};
 
@@ -38,8 +39,11 @@ impl Agreement {
         Agreement { newest, agreed: level::FIRST, remembered: VecDeque::new(), unlogged: None }
     }
 
-    /// As the store has it. A store above `newest` is another release's.
+    /// As the store has it. A store above `newest` is another release's, and a state that was wrong once stays wrong.
     pub(crate) fn open(txn: &dyn Read, newest: Level) -> Result<Agreement> {
+        if let Some(diverged) = meta::diverged(txn)? {
+            return Err(Error::Diverged(diverged));
+        }
         let agreed = meta::level(txn)?;
         if agreed > newest {
             return Err(Error::Level { agreed, newest });
@@ -77,7 +81,7 @@ impl Agreement {
     fn compare(&self, entry: &Entry) -> Result<()> {
         let (index, logged) = level::checkpoint(entry)?;
         match self.remembered.iter().find(|(at, _)| *at == index) {
-            Some((_, own)) if *own != logged => Err(Error::Diverged { index, own: *own, logged }),
+            Some((_, own)) if *own != logged => Err(Error::Diverged(Diverged { index, own: *own, logged })),
             _ => Ok(()),
         }
     }

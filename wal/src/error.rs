@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::level::Level;
-use crate::state_machine::StateHash;
+use crate::meta::Diverged;
 
 /// Result of storage and apply.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -60,17 +60,11 @@ pub enum Error {
     },
     /// This replica's state was not that of the primary after the same entries. It answers no more.
     #[error(
-        "the state after entry {index} has the hash {own:032x} here and {logged:032x} on the primary that logged it; \
-         move the data directory of one of them away, and have it rebuilt from the others"
+        "the state after entry {} hashes to {:032x} here, and to {:032x} on the primary that logged it; this replica \
+         takes no part any more; compare the replicas' directories with quire wal verify, and keep those that are right",
+        .0.index, .0.own, .0.logged
     )]
-    Diverged {
-        /// The index of the checkpoint.
-        index: u64,
-        /// The state hash here.
-        own: StateHash,
-        /// The state hash in the log.
-        logged: StateHash,
-    },
+    Diverged(Diverged),
     /// The engine refused its configuration or state.
     #[error("consensus engine: {0}")]
     Engine(String),

@@ -84,6 +84,7 @@ const APPLIED: &[u8] = b"applied";
 const LOG_START: &[u8] = b"log-start";
 const BOOT: &[u8] = b"boot";
 const LEVEL: &[u8] = b"level";
+const DIVERGED: &[u8] = b"diverged";
 
 fn start_of(node: NodeId) -> Vec<u8> {
     [b"start-of:".as_slice(), &node.to_be_bytes()].concat()
@@ -140,6 +141,27 @@ pub fn level(txn: &dyn Read) -> Result<Level> {
 /// Keeps the level that the group has agreed on.
 pub fn set_level(txn: &mut dyn Write, level: Level) -> Result<()> {
     state_machine::put_plain(txn, META, LEVEL, &level)
+}
+
+/// The checkpoint that this replica's state did not agree with: from then on it takes no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverged {
+    /// Index of the state.
+    pub index: u64,
+    /// Its hash here.
+    pub own: StateHash,
+    /// Its hash in the log.
+    pub logged: StateHash,
+}
+
+/// The checkpoint that the state did not agree with, if there was one.
+pub fn diverged(txn: &dyn Read) -> Result<Option<Diverged>> {
+    View::new(txn).get(META, DIVERGED)
+}
+
+/// Keeps it.
+pub fn set_diverged(txn: &mut dyn Write, diverged: &Diverged) -> Result<()> {
+    state_machine::put_plain(txn, META, DIVERGED, diverged)
 }
 
 /// How often this directory was started.

@@ -278,6 +278,23 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
 
     /// Does what there is to do, to the end of one write transaction at most.
     pub fn turn(&mut self, now: Now) -> Result<()> {
+        self.take_turn(now).inspect_err(|error| {
+            if let Error::Diverged(diverged) = error
+                && let Err(fault) = self.note_diverged(diverged)
+            {
+                log::error!("that the state differs could not be noted: {fault}");
+            }
+        })
+    }
+
+    /// The state is wrong: no later start may answer from it.
+    fn note_diverged(&self, diverged: &meta::Diverged) -> Result<()> {
+        let mut txn = self.store.write()?;
+        meta::set_diverged(&mut *txn, diverged)?;
+        txn.commit()
+    }
+
+    fn take_turn(&mut self, now: Now) -> Result<()> {
         self.campaign_if_due(now);
         self.note_role(now);
         self.start_proposals(now);

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use wal::error::Result;
 use wal::level::{self, Level, NEWEST};
 use wal::log::Log;
+use wal::meta::Diverged;
 use wal::replica::{
     CHECKPOINT_EVERY, Config, Input, Now, Outcomes, Proposal, Proposed, Refused, Replica, Transport,
 };
@@ -154,5 +155,8 @@ fn a_replica_whose_state_differs_stops() {
     one.propose(vec![command(1); CHECKPOINT_EVERY as usize]).unwrap().unwrap();
     one.propose(vec![checkpoint(CHECKPOINT_EVERY - 1, 5)]).unwrap().unwrap(); // not remembered, so not compared
     let error = one.propose(vec![checkpoint(CHECKPOINT_EVERY, 5)]).unwrap_err();
-    assert!(matches!(error, Error::Diverged { index: CHECKPOINT_EVERY, logged: 5, .. }), "{error}");
+    assert!(matches!(error, Error::Diverged(Diverged { index: CHECKPOINT_EVERY, logged: 5, .. })), "{error}");
+    drop(one);
+    let Err(again) = One::open(&store, NEWEST) else { panic!("it takes part again") };
+    assert_eq!(again.to_string(), error.to_string());
 }

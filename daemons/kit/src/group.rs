@@ -349,7 +349,7 @@ pub fn directory_failure(error: DirError) -> Failure {
 pub fn storage_failure(error: wal::Error) -> Failure {
     let exit = match &error {
         wal::Error::Storage { .. } | wal::Error::MapFull(_) | wal::Error::ReadersFull => Exit::Io,
-        wal::Error::Damaged { .. } | wal::Error::Diverged { .. } => Exit::Damaged,
+        wal::Error::Damaged { .. } | wal::Error::Diverged(_) => Exit::Damaged,
         wal::Error::UnknownEntry { .. } | wal::Error::Level { .. } => Exit::Config,
         wal::Error::Engine(_) => Exit::Internal,
     };

@@ -13,7 +13,7 @@ use super::walk::{self, Bounds, Walk};
 use crate::entry::{Chain, Record};
 use crate::error::{Error, Place, Result};
 use crate::log;
-use crate::meta::{self, Applied, Mark};
+use crate::meta::{self, Applied, Diverged, Mark};
 use crate::state_machine::{self, StateMachine};
 use crate::store::{Read, Source, Table};
 
@@ -49,7 +49,7 @@ impl Finding {
             Error::Damaged { place: Place::Entry(index), found } => {
                 Ok(Finding { index: Some(index), what: found })
             }
-            Error::Diverged { index, own, logged } => Ok(Finding {
+            Error::Diverged(Diverged { index, own, logged }) => Ok(Finding {
                 index: Some(index),
                 what: format!("a replay hashes to {own:032x} here, the primary logged {logged:032x}"),
             }),

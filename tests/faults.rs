@@ -9,6 +9,9 @@ use tests::daemon::Daemon;
 use tests::load::{self, Bought, Load};
 use tests::store::{BOOKS, READY_LIMIT, Store};
 use tests::wait;
+use wal::meta::{self, Applied};
+use wal::replica::CHECKPOINT_EVERY;
+use wal::store::{LOG, Lmdb, META, Store as _};
 
 /// Threads that buy.
 const BUYERS: usize = 8;
@@ -212,4 +215,37 @@ fn a_majority_of_the_catalog_is_gone_for_a_while() {
     }
     bought.push(load::bought(&again, &key));
     audit(&store, &stocks, &bought).unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// The hash of its state is made wrong behind its back, as bad memory might. The checkpoint that the primary logs tells
+/// it; it stops, says so, and does not take part again, and the others go on.
+#[test]
+fn a_replica_whose_state_differs_stops_for_good() {
+    let (store, _, load) = under_load("diverged");
+    let backup = store.catalog_backup();
+    assert_eq!(backup.terminate(STOP_LIMIT).code(), Some(0), "{}", backup.log_tail());
+    {
+        let path = store.directory().join(backup.name());
+        let lmdb = Lmdb::open(&path, &[LOG, META], 1 << 30).expect("a store that nobody has open");
+        let mut txn = lmdb.write().expect("a transaction");
+        let applied = meta::applied(&*txn).expect("undamaged");
+        meta::set_applied(&mut *txn, &Applied { hash: applied.hash ^ 1, ..applied }).expect("written");
+        txn.commit().expect("committed");
+    }
+    backup.start();
+    for start in ["told by a checkpoint", "once more"] {
+        let until_checkpoint = if start == "once more" { 1 } else { 2 * CHECKPOINT_EVERY as usize };
+        load.wait_for_more(until_checkpoint, 2 * SALES_LIMIT);
+        let status = backup.wait(SALES_LIMIT);
+        assert_eq!(status.code(), Some(65), "{start}: {}", backup.log_tail());
+        let said = backup.log();
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.contains("takes no part any more"), "{start}: {said}");
+        backup.start();
+    }
+    backup.wait(SALES_LIMIT);
+    let (bought, _) = load.stop();
+    tests::audit::audit_orders(&store, &bought).unwrap_or_else(|why| panic!("{why}"));
+    let others: Vec<_> = store.catalogs.iter().filter(|catalog| catalog.name() != backup.name()).collect();
+    assert_eq!(store.stocks_at(others[0]), store.stocks_at(others[1]));
 }

@@ -10,11 +10,14 @@
 //! One that does not remember, because it started later or lags by more than it remembers, compares nothing.
 
 use std::collections::VecDeque;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
 
 use crate::entry::{Command, Entry};
-use crate::error::{Error, Result};
+use crate::error::{Diverged, Error, Result};
 use crate::level::{self, Level};
-use crate::meta::{self, Applied, Diverged};
+use crate::meta::{self, Applied};
 use crate::state_machine::StateHash;
 use crate::store::{Read, Write};
 
@@ -62,7 +65,7 @@ impl Agreement {
         match (kind, version) {
             (..level::OWN_KINDS, _) => Ok(()),
             (level::RAISE, 1) => {
-                let wanted = level::raised(entry)?;
+                let wanted = raised(entry)?;
                 if wanted > self.newest {
                     return Err(Error::UnknownEntry { index: entry.index, kind, version });
                 }
@@ -79,7 +82,7 @@ impl Agreement {
     }
 
     fn compare(&self, entry: &Entry) -> Result<()> {
-        let (index, logged) = level::checkpoint(entry)?;
+        let (index, logged) = checkpoint(entry)?;
         match self.remembered.iter().find(|(at, _)| *at == index) {
             Some((_, own)) if *own != logged => Err(Error::Diverged(Diverged { index, own: *own, logged })),
             _ => Ok(()),
@@ -104,4 +107,68 @@ impl Agreement {
         let payload = postcard::to_stdvec(&(index, hash)).expect("numbers always encode");
         Some(Command { kind: level::CHECKPOINT, version: 1, payload })
     }
+}
+
+/// The words for the log's own kinds, by number.
+pub const KINDS: [(u8, &str); 2] = [(level::CHECKPOINT, "checkpoint"), (level::RAISE, "raise-level")];
+
+/// What one of the log's own entries says, for tools that show it to people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Described {
+    /// The state's hash on the primary after an index.
+    Checkpoint {
+        /// The index.
+        index: u64,
+        /// The hash, in hexadecimal.
+        #[serde(serialize_with = "as_hex")]
+        state_hash: StateHash,
+    },
+    /// The group has agreed on a level.
+    Raise {
+        /// The level.
+        level: Level,
+    },
+}
+
+impl fmt::Display for Described {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Described::Checkpoint { index, state_hash } => {
+                write!(f, "the state after {index} hashes to {state_hash:032x}")
+            }
+            Described::Raise { level } => write!(f, "the group has agreed on level {level}"),
+        }
+    }
+}
+
+fn as_hex<S: Serializer>(hash: &StateHash, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{hash:032x}"))
+}
+
+/// What an entry of the log's own says.
+///
+/// # Errors
+/// `Error::UnknownEntry` for a kind or version that this release does not know; damage.
+pub fn describe(entry: &Entry) -> Result<Described> {
+    match (entry.command.kind, entry.command.version) {
+        (level::CHECKPOINT, 1) => {
+            checkpoint(entry).map(|(index, state_hash)| Described::Checkpoint { index, state_hash })
+        }
+        (level::RAISE, 1) => raised(entry).map(|level| Described::Raise { level }),
+        (kind, version) => Err(Error::UnknownEntry { index: entry.index, kind, version }),
+    }
+}
+
+fn checkpoint(entry: &Entry) -> Result<(u64, StateHash)> {
+    decode(entry)
+}
+
+fn raised(entry: &Entry) -> Result<Level> {
+    decode(entry)
+}
+
+fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
+    postcard::from_bytes(&entry.command.payload)
+        .map_err(|error| Error::damaged_entry(entry.index, format!("kind {}: {error}", entry.command.kind)))
 }

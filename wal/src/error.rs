@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use crate::level::Level;
-use crate::meta::Diverged;
+use serde::{Deserialize, Serialize};
 
 /// Result of storage and apply.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -54,9 +53,9 @@ pub enum Error {
     )]
     Level {
         /// The level of the group.
-        agreed: Level,
+        agreed: u32,
         /// The newest level of this binary.
-        newest: Level,
+        newest: u32,
     },
     /// This replica's state was not that of the primary after the same entries. It answers no more.
     #[error(
@@ -68,6 +67,17 @@ pub enum Error {
     /// The engine refused its configuration or state.
     #[error("consensus engine: {0}")]
     Engine(String),
+}
+
+/// The checkpoint that this replica's state did not agree with: from then on it takes no part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverged {
+    /// Index of the state.
+    pub index: u64,
+    /// Its hash here.
+    pub own: u128,
+    /// Its hash in the log.
+    pub logged: u128,
 }
 
 /// Where damage was found.

@@ -12,13 +12,7 @@
 //! | 1 | 0.1.0 | everything up to the catalog's kind 11 and the order book's kinds |
 //! | 2 | 0.2.0 | checkpoints of the state hash (`agreement`) |
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
-
-use crate::entry::{Command, Entry};
-use crate::error::{Error, Result};
-use crate::state_machine::StateHash;
+use crate::entry::Command;
 
 /// Number of a level, from 1.
 pub type Level = u32;
@@ -36,70 +30,6 @@ pub const OWN_KINDS: u8 = 254;
 pub const CHECKPOINT: u8 = 254;
 /// Kind of the entry that raises the level.
 pub const RAISE: u8 = 255;
-
-/// The words for the log's own kinds, by number.
-pub const KINDS: [(u8, &str); 2] = [(CHECKPOINT, "checkpoint"), (RAISE, "raise-level")];
-
-/// What one of the log's own entries says, for tools that show it to people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Described {
-    /// The state's hash on the primary after an index.
-    Checkpoint {
-        /// The index.
-        index: u64,
-        /// The hash, in hexadecimal.
-        #[serde(serialize_with = "as_hex")]
-        state_hash: StateHash,
-    },
-    /// The group has agreed on a level.
-    Raise {
-        /// The level.
-        level: Level,
-    },
-}
-
-impl fmt::Display for Described {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Described::Checkpoint { index, state_hash } => {
-                write!(f, "the state after {index} hashes to {state_hash:032x}")
-            }
-            Described::Raise { level } => write!(f, "the group has agreed on level {level}"),
-        }
-    }
-}
-
-fn as_hex<S: Serializer>(hash: &StateHash, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{hash:032x}"))
-}
-
-/// What an entry of the log's own says.
-///
-/// # Errors
-/// `Error::UnknownEntry` for a kind or version that this release does not know; damage.
-pub fn describe(entry: &Entry) -> Result<Described> {
-    match (entry.command.kind, entry.command.version) {
-        (CHECKPOINT, 1) => {
-            checkpoint(entry).map(|(index, state_hash)| Described::Checkpoint { index, state_hash })
-        }
-        (RAISE, 1) => raised(entry).map(|level| Described::Raise { level }),
-        (kind, version) => Err(Error::UnknownEntry { index: entry.index, kind, version }),
-    }
-}
-
-pub(crate) fn checkpoint(entry: &Entry) -> Result<(u64, StateHash)> {
-    decode(entry)
-}
-
-pub(crate) fn raised(entry: &Entry) -> Result<Level> {
-    decode(entry)
-}
-
-fn decode<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T> {
-    postcard::from_bytes(&entry.command.payload)
-        .map_err(|error| Error::damaged_entry(entry.index, format!("kind {}: {error}", entry.command.kind)))
-}
 
 /// The command that raises the level of a group. To be proposed once every member understands `level`.
 pub fn raise(level: Level) -> Command {

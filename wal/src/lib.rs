@@ -7,7 +7,7 @@
 //! Knows nothing of books or HTTP, opens no socket and reads no clock: peers are reached through `Transport`,
 //! time arrives as an argument.
 
-mod agreement;
+pub mod agreement;
 pub mod data_dir;
 pub mod driver;
 pub mod entry;

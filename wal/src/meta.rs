@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{CHAIN_START, Chain};
-use crate::error::Result;
+use crate::error::{Diverged, Result};
 use crate::level::{self, Level};
 use crate::state_machine::{self, Lookup, StateHash, View};
 use crate::store::{META, Read, Write};
@@ -141,17 +141,6 @@ pub fn level(txn: &dyn Read) -> Result<Level> {
 /// Keeps the level that the group has agreed on.
 pub fn set_level(txn: &mut dyn Write, level: Level) -> Result<()> {
     state_machine::put_plain(txn, META, LEVEL, &level)
-}
-
-/// The checkpoint that this replica's state did not agree with: from then on it takes no part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Diverged {
-    /// Index of the state.
-    pub index: u64,
-    /// Its hash here.
-    pub own: StateHash,
-    /// Its hash in the log.
-    pub logged: StateHash,
 }
 
 /// The checkpoint that the state did not agree with, if there was one.

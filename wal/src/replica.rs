@@ -32,7 +32,7 @@ use raft::{RawNode, ReadOnlyOption, StateRole};
 use crate::agreement::Agreement;
 pub use crate::agreement::CHECKPOINT_EVERY;
 use crate::entry::Entry;
-use crate::error::{Error, Result};
+use crate::error::{Diverged, Error, Result};
 use crate::level::{FIRST, Level, OWN_KINDS};
 use crate::log::Log;
 use crate::meta::{self, Applied, HardState, NodeId};
@@ -288,7 +288,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     }
 
     /// The state is wrong: no later start may answer from it.
-    fn note_diverged(&self, diverged: &meta::Diverged) -> Result<()> {
+    fn note_diverged(&self, diverged: &Diverged) -> Result<()> {
         let mut txn = self.store.write()?;
         meta::set_diverged(&mut *txn, diverged)?;
         txn.commit()

@@ -5,10 +5,9 @@
 
 use std::sync::mpsc;
 
-use wal::error::Result;
+use wal::error::{Diverged, Result};
 use wal::level::{self, Level, NEWEST};
 use wal::log::Log;
-use wal::meta::Diverged;
 use wal::replica::{
     CHECKPOINT_EVERY, Config, Input, Now, Outcomes, Proposal, Proposed, Refused, Replica, Transport,
 };

@@ -11,9 +11,9 @@ use std::ops::ControlFlow;
 use super::replay::Replay;
 use super::walk::{self, Bounds, Walk};
 use crate::entry::{Chain, Record};
-use crate::error::{Error, Place, Result};
+use crate::error::{Diverged, Error, Place, Result};
 use crate::log;
-use crate::meta::{self, Applied, Diverged, Mark};
+use crate::meta::{self, Applied, Mark};
 use crate::state_machine::{self, StateMachine};
 use crate::store::{Read, Source, Table};
 

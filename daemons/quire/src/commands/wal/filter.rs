@@ -53,7 +53,7 @@ impl Filter {
     pub(super) fn check(&self, group: Group) -> Result<(), Stop> {
         let known: Vec<&str> = ["open-term", "voters"]
             .into_iter()
-            .chain(group.kinds().iter().chain(&::wal::level::KINDS).map(|(_, word)| *word))
+            .chain(group.kinds().iter().chain(&::wal::agreement::KINDS).map(|(_, word)| *word))
             .collect();
         match self.kind.iter().find(|kind| !known.contains(&kind.as_str())) {
             None => Ok(()),

@@ -7,7 +7,7 @@ use ::wal::entry::Class;
 use ::wal::inspect::{self, Bounds, Directory, OpenError, REPLAYED, Replay};
 use ::wal::meta::Applied;
 use ::wal::store::{Room, Source};
-use ::wal::{Entry, StateMachine, Table, level};
+use ::wal::{Entry, StateMachine, Table, agreement, level};
 use catalog::machine::{Catalog, describe as catalog_words};
 use kit::exit::{Exit, Failure};
 use kit::group::{directory_failure, storage_failure};
@@ -70,7 +70,7 @@ impl Group {
             (Class::Membership, _) => VOTERS.into(),
             (Class::Normal, 0) => OPENS_TERM.into(),
             _ => {
-                let known = self.kinds().iter().chain(&level::KINDS).find(|(kind, _)| *kind == number);
+                let known = self.kinds().iter().chain(&agreement::KINDS).find(|(kind, _)| *kind == number);
                 known.map_or_else(|| format!("kind-{number}"), |(_, word)| (*word).into())
             }
         }
@@ -80,7 +80,7 @@ impl Group {
     pub(super) fn meaning(self, entry: &Entry) -> ::wal::Result<Meaning> {
         let described = match (entry.class, entry.command.kind, self) {
             (Class::Membership, ..) | (Class::Normal, 0, _) => return Ok(Meaning::Engine),
-            (_, level::OWN_KINDS.., _) => level::describe(entry).map(Meaning::Log),
+            (_, level::OWN_KINDS.., _) => agreement::describe(entry).map(Meaning::Log),
             (_, _, Group::Catalog) => catalog_words::describe(entry).map(Meaning::Catalog),
             (_, _, Group::Order) => order_words::describe(entry).map(Meaning::Order),
         };
@@ -101,7 +101,7 @@ pub(super) enum Meaning {
     /// Something that this binary does not know.
     Unknown,
     /// What the log's own entries say.
-    Log(level::Described),
+    Log(agreement::Described),
     /// A command to the catalog.
     Catalog(catalog_words::Described),
     /// A command to the order book.

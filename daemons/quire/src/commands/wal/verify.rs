@@ -166,11 +166,16 @@ fn check_state<M: StateMachine>(
     }
 }
 
-/// Bytes per second, for what took long enough to say.
+/// Fewest bytes that say something about a rate.
+const RATE_BYTES_MIN: u64 = 1 << 20;
+
+/// Bytes per second, for what is large enough to tell.
 fn rate(bytes: u64, took: Duration) -> String {
-    match took {
-        took if took < Duration::from_millis(50) => String::new(),
-        took => format!(", {:.0} MB/s", bytes as f64 / took.as_secs_f64() / 1e6),
+    match took.as_secs_f64() {
+        seconds if bytes >= RATE_BYTES_MIN && seconds > 0.0 => {
+            format!(", {:.0} MB/s", bytes as f64 / seconds / 1e6)
+        }
+        _ => String::new(),
     }
 }
 

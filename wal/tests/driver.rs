@@ -340,33 +340,41 @@ fn cpu_ns(name: &str) -> u64 {
     stat.split(' ').next().unwrap().parse().unwrap()
 }
 
+/// Watches idle members for a while: how often each takes a turn, and whether all got by with a hundredth of a CPU.
+fn idle_window(members: &[Member], names: &[String], window: Duration, tick: Duration) -> bool {
+    let ticks = (window.as_millis() / tick.as_millis()) as u64;
+    let spent =
+        |(member, name): (&Member, &String)| (member.clock_reads.load(Ordering::Relaxed), cpu_ns(name));
+    let before: Vec<(u64, u64)> = members.iter().zip(names).map(spent).collect();
+    std::thread::sleep(window);
+    let mut quiet = true;
+    for ((member, name), (reads, cpu)) in members.iter().zip(names).zip(before) {
+        // The clock is read twice per turn: before the wait and after it.
+        let turns = (member.clock_reads.load(Ordering::Relaxed) - reads) / 2;
+        let cpu = Duration::from_nanos(cpu_ns(name) - cpu);
+        println!("{name}: {turns} turns in {ticks} ticks, {cpu:?} of {window:?} on a CPU");
+        // A heartbeat every second tick wakes a backup once and a primary once for each answer.
+        let most = if members.len() == 1 { ticks + ticks / 10 } else { 2 * ticks + ticks / 2 };
+        assert!(turns >= ticks / 2 && turns <= most, "{name}: {turns} turns in {ticks} ticks");
+        quiet &= cpu < window / 100;
+    }
+    quiet
+}
+
 /// An idle replica takes about one turn per tick, more for heartbeats, and next to no CPU.
 #[test]
 fn an_idle_replica_sleeps() {
     const IDLE: Duration = Duration::from_secs(2);
     const TICK: Duration = Duration::from_millis(20);
-    let ticks = (IDLE.as_millis() / TICK.as_millis()) as u64;
+    const WINDOWS: usize = 3;
     for replicas in [1, 3] {
         let name = format!("idle{replicas}-");
         let (members, primary) = running(&name, replicas, TICK);
         members[primary].propose(vec![command()]).recv_timeout(LIMIT).unwrap().unwrap();
         std::thread::sleep(TICK * 2);
         let names: Vec<String> = (1..=replicas).map(|node| format!("{name}{node}")).collect();
-        let before: Vec<(u64, u64)> = members
-            .iter()
-            .zip(&names)
-            .map(|(member, name)| (member.clock_reads.load(Ordering::Relaxed), cpu_ns(name)))
-            .collect();
-        std::thread::sleep(IDLE);
-        for ((member, name), (reads, cpu)) in members.iter().zip(&names).zip(before) {
-            // The clock is read twice per turn: before the wait and after it.
-            let turns = (member.clock_reads.load(Ordering::Relaxed) - reads) / 2;
-            let cpu = Duration::from_nanos(cpu_ns(name) - cpu);
-            println!("{name}: {turns} turns in {ticks} ticks, {cpu:?} of {IDLE:?} on a CPU");
-            // A heartbeat every second tick wakes a backup once and a primary once for each answer.
-            let most = if replicas == 1 { ticks + ticks / 10 } else { 2 * ticks + ticks / 2 };
-            assert!(turns >= ticks / 2 && turns <= most, "{name}: {turns} turns in {ticks} ticks");
-            assert!(cpu < IDLE / 100, "{name}: {cpu:?} on a CPU in {IDLE:?}");
-        }
+        // A thread that is taken off its processor by the machine below counts as running: one window without that tells.
+        let quiet = (1..=WINDOWS).any(|_| idle_window(&members, &names, IDLE, TICK));
+        assert!(quiet, "{name}: more than a hundredth of a CPU in each of {WINDOWS} times {IDLE:?}");
     }
 }

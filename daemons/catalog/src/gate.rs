@@ -388,5 +388,5 @@ impl Gate {
 
 /// The first bytes of a front end's id, for people.
 fn shown(front_end: &FrontEnd) -> String {
-    front_end.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&front_end[..4])
 }

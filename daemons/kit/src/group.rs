@@ -266,7 +266,7 @@ impl<R: Send + 'static> Replica<R> {
             }
             Refused::Full => Rejected::Overloaded("too many commands wait to be committed".into()),
             Refused::NotAgreed { wanted, agreed } => Rejected::NotReady(format!(
-                "all members of the group to run a release of level {wanted}; they have agreed on level {agreed}"
+                "waiting for all members of the group to run a release of level {wanted}; they have agreed on level {agreed}"
             )),
             Refused::Invalid(what) => Rejected::Refused(what.clone()),
             Refused::NotRunning => Rejected::NotReady(format!("waiting for {}", self.waiting_for())),

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 
 use super::replay::Replay;
 use super::walk::{self, Bounds, Walk};
-use crate::entry::{Chain, Record};
+use crate::entry::Record;
 use crate::error::{Diverged, Error, Place, Result};
 use crate::log;
 use crate::meta::{self, Applied, Mark};
@@ -143,8 +143,8 @@ impl Checker {
         if record.chain != wanted {
             return bad(format!(
                 "chain {} where the entries up to here give {}",
-                shown(&record.chain),
-                shown(&wanted)
+                hex::encode(record.chain),
+                hex::encode(wanted)
             ));
         }
         self.report.terms += u64::from(record.term != before.term);
@@ -171,10 +171,6 @@ impl Checker {
         }
         Ok(LogReport { last: self.before, ..self.report.clone() })
     }
-}
-
-fn shown(chain: &Chain) -> String {
-    chain.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Applies the entries up to `to` that `replay` has not had. `progress` is told how many bytes it has read.

@@ -65,11 +65,11 @@ pub enum Described {
         not_after_ms: u64,
     },
     Consumer {
-        #[serde(serialize_with = "hex")]
+        #[serde(serialize_with = "hex::serialize")]
         consumer: ConsumerId,
     },
     Acknowledge {
-        #[serde(serialize_with = "hex")]
+        #[serde(serialize_with = "hex::serialize")]
         consumer: ConsumerId,
         #[serde(serialize_with = "position")]
         through: Position,
@@ -78,7 +78,7 @@ pub enum Described {
         incarnation: u32,
     },
     FrontEnd {
-        #[serde(serialize_with = "hex")]
+        #[serde(serialize_with = "hex::serialize")]
         front_end: [u8; 16],
     },
     LeasesEnded {},
@@ -198,12 +198,12 @@ impl fmt::Display for Described {
                 let NewBook { title, topic, stock, cost_cents } = book;
                 write!(f, "title={title:?} topic={topic:?} stock={stock} cost_cents={cost_cents} key={key:?}")
             }
-            Described::Consumer { consumer } => write!(f, "consumer={}", Hex(consumer)),
+            Described::Consumer { consumer } => write!(f, "consumer={}", hex::encode(consumer)),
             Described::Acknowledge { consumer, through } => {
-                write!(f, "through={} consumer={}", Dotted(*through), Hex(consumer))
+                write!(f, "through={} consumer={}", Dotted(*through), hex::encode(consumer))
             }
             Described::Incarnate { incarnation } => write!(f, "incarnation={incarnation}"),
-            Described::FrontEnd { front_end } => write!(f, "front_end={}", Hex(front_end)),
+            Described::FrontEnd { front_end } => write!(f, "front_end={}", hex::encode(front_end)),
             Described::LeasesEnded {} => Ok(()),
         }
     }
@@ -339,18 +339,6 @@ impl fmt::Display for Dotted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0.incarnation, self.0.sale)
     }
-}
-
-struct Hex<'b>(&'b [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-fn hex<S: Serializer>(bytes: &[u8; 16], serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(&Hex(bytes))
 }
 
 fn position<S: Serializer>(position: &Position, serializer: S) -> std::result::Result<S::Ok, S::Error> {

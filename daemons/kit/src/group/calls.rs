@@ -67,13 +67,13 @@ impl<R: Send + 'static> Replica<R> {
                 409,
                 format!(
                     "frames of cluster {} from node {:016x} to node {:016x}; this is {} {} (node {:016x}) of cluster {}",
-                    formation::hex(&route.cluster),
+                    hex::encode(route.cluster),
                     route.from,
                     route.to,
                     identity.config.role,
                     identity.config.process,
                     identity.node,
-                    formation::hex(&formation.cluster)
+                    hex::encode(formation.cluster)
                 ),
             );
         }
@@ -139,7 +139,7 @@ impl<R: Send + 'static> Replica<R> {
                 return Ok(if formation.cluster == form.cluster {
                     Formed::Yes
                 } else {
-                    Formed::No(format!("it belongs to cluster {}", formation::hex(&formation.cluster)))
+                    Formed::No(format!("it belongs to cluster {}", hex::encode(formation.cluster)))
                 });
             }
             if let Err(reason) = formation::fits(&introduction(desk, shared)?, &form) {

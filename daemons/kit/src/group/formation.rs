@@ -36,10 +36,10 @@ pub(super) fn verdict(me: &Hello, formation: Option<&Formation>, caller: &Hello,
         (Some(_), None) => Verdict::Blank,
         (Some(formation), Some(cluster)) if cluster != formation.cluster => no(format!(
             "it belongs to cluster {}, {} {} to cluster {}",
-            hex(&cluster),
+            hex::encode(cluster),
             me.role,
             me.process,
-            hex(&formation.cluster)
+            hex::encode(formation.cluster)
         )),
         (Some(formation), Some(_)) if formation.node_of(caller.process) != Some(caller.node) => no(format!(
             "node {:016x} is not the {} {} of this group",
@@ -135,10 +135,6 @@ pub(super) fn fits(me: &Hello, form: &Form) -> Result<(), String> {
 pub(super) fn registered(peers: usize, known: usize, grace_is_over: bool) -> bool {
     let voters = peers + 1;
     known == peers || (grace_is_over && known + 1 > voters / 2)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

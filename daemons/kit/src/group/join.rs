@@ -41,7 +41,7 @@ impl<R: Send + 'static> Replica<R> {
             identity.config.role,
             identity.config.process,
             identity.node,
-            formation::hex(&formation.cluster),
+            hex::encode(formation.cluster),
             identity.boot
         );
         self.set_waiting_for(String::new());
@@ -101,7 +101,7 @@ impl<R: Send + 'static> Replica<R> {
     /// Draws a cluster id and tells the others. Those that miss it learn of it when they introduce themselves.
     fn form_group(&self, me: &Hello, voters: Vec<(u64, NodeId)>, links: &[(u64, PeerLinks)]) {
         let cluster = *uuid::Uuid::new_v4().as_bytes();
-        log::info!("forming cluster {} of {} voters", formation::hex(&cluster), voters.len());
+        log::info!("forming cluster {} of {} voters", hex::encode(cluster), voters.len());
         let form = Form { role: me.role.clone(), cluster, members: me.members, voters };
         if !matches!(self.form(form.clone()), Ok(Formed::Yes)) {
             return;

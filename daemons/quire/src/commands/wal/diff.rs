@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::entries::{self, Shown, ShownFields};
 use super::group::Opened;
-use super::out::{Out, Stop, hex};
+use super::out::{Out, Stop};
 
 /// Flags of `quire wal diff`.
 #[derive(Debug, Args)]
@@ -169,7 +169,7 @@ impl Side {
             dir: opened.path.display().to_string(),
             role: opened.identity().role.clone(),
             process: opened.identity().process,
-            cluster: bounds.formation.as_ref().map(|formation| hex(&formation.cluster)),
+            cluster: bounds.formation.as_ref().map(|formation| hex::encode(formation.cluster)),
             first: bounds.first(),
             last: bounds.last,
             commit: bounds.hard.commit,

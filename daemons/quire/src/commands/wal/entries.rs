@@ -6,7 +6,7 @@ use ::wal::inspect::{Bounds, Found, Walk};
 use serde::Serialize;
 
 use super::group::{Effect, Group, Meaning, Opened, Player};
-use super::out::{Out, Stop, hex, time};
+use super::out::{Out, Stop, time};
 
 /// A place of the log that can be shown.
 pub(super) enum Shown {
@@ -188,8 +188,8 @@ impl Line {
             command: &self.meaning,
             effect: self.effect.as_ref(),
             checksum: format!("{:08x}", self.checksum),
-            chain: hex(&self.chain),
-            payload: payload.then(|| hex(&command.payload)),
+            chain: hex::encode(self.chain),
+            payload: payload.then(|| hex::encode(&command.payload)),
         }
     }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entries::{Entries, Shown};
 use super::group::Opened;
-use super::out::{Out, Stop, hex};
+use super::out::{Out, Stop};
 
 /// Flags of `quire wal export`.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub(super) fn run(settings: &ExportSettings) -> Result<Exit, Stop> {
         role: opened.group.role().into(),
         process: identity.process,
         node: identity.node.clone(),
-        cluster: bounds.formation.as_ref().map(|formation| hex(&formation.cluster)),
+        cluster: bounds.formation.as_ref().map(|formation| hex::encode(formation.cluster)),
         first,
         last,
         applied: bounds.applied.index,

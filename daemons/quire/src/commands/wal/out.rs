@@ -80,23 +80,6 @@ impl Out {
     }
 }
 
-/// Bytes as people write them.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    text
-}
-
-/// The bytes that `hex` wrote.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| if let &[a, b] = pair { Some(digit(a)? << 4 | digit(b)?) } else { None }).collect()
-}
-
 /// The wall clock's time, unless the entry has none: the engine's own entries have 0.
 pub(super) fn time(wall_ms: u64) -> Option<String> {
     (wall_ms > 0).then(|| kit::answers::time(wall_ms))
@@ -105,18 +88,4 @@ pub(super) fn time(wall_ms: u64) -> Option<String> {
 /// Cents as people write money.
 pub(super) fn money(cents: u64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hex_reads_back_and_nothing_else_is_read() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        assert_eq!(unhex(&hex(&bytes)), Some(bytes));
-        for text in ["0", "0g", "+1", "é"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
-    }
 }

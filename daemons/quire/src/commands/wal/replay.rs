@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::entries::class_of;
 use super::export::Head;
 use super::group::Group;
-use super::out::{Out, SCHEMA, Stop, hex, unhex};
+use super::out::{Out, SCHEMA, Stop};
 
 /// Entries in one transaction.
 const BATCH: usize = 2_000;
@@ -153,8 +153,8 @@ fn go<M: StateMachine>(
         if chain != exported {
             return Err(lines.bad(&format!(
                 "damaged at index {wanted}: chain {} where the entries up to here give {}",
-                hex(&exported),
-                hex(&chain)
+                hex::encode(exported),
+                hex::encode(chain)
             )));
         }
         batch.push(entry);
@@ -180,7 +180,7 @@ fn go<M: StateMachine>(
     Ok(Replayed {
         role: head.role.clone(),
         through: applied.index,
-        chain: hex(&chain),
+        chain: hex::encode(chain),
         state_hash,
         compared_at,
     })
@@ -256,10 +256,10 @@ impl Lines {
             command: Command {
                 kind: kind_number,
                 version,
-                payload: unhex(&payload).ok_or_else(|| unreadable("a payload"))?,
+                payload: hex::decode(&payload).map_err(|_| unreadable("a payload"))?,
             },
         };
-        let chain = unhex(&chain).and_then(|chain| chain.try_into().ok());
+        let chain = hex::decode(&chain).ok().and_then(|chain| chain.try_into().ok());
         Ok((entry, chain.ok_or_else(|| unreadable("a chain"))?))
     }
 

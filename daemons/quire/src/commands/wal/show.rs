@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::entries::{self, Entries, Line, Shown, class_word};
 use super::group::Opened;
-use super::out::{Out, Stop, hex, time};
+use super::out::{Out, Stop, time};
 
 /// Flags of `quire wal show`.
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ fn print(out: &mut Out, line: &Line, before: Option<Chain>) -> Result<(), Stop> 
     let payload = entry.command.payload.len();
     let chain = match before.map(|before| ::wal::entry::chain(&before, entry)) {
         Some(wanted) if wanted == line.chain => "follows from the entry before".to_owned(),
-        Some(wanted) => format!("WRONG: the entry before gives {}", hex(&wanted)),
+        Some(wanted) => format!("WRONG: the entry before gives {}", hex::encode(wanted)),
         None => "the entry before cannot be read".to_owned(),
     };
     let mut field = |name: &str, value: String| out.cut(format_args!("{name:<14}{value}"));
@@ -108,7 +108,7 @@ fn print(out: &mut Out, line: &Line, before: Option<Chain>) -> Result<(), Stop> 
     field("committed", if line.committed { "yes" } else { "not that this replica knows" }.to_owned())?;
     field("bytes", format!("{} ({HEADER_BYTES} header, {payload} payload)", HEADER_BYTES + payload))?;
     field("checksum", format!("{:08x}", line.checksum))?;
-    field("chain", format!("{} ({chain})", hex(&line.chain)))?;
+    field("chain", format!("{} ({chain})", hex::encode(line.chain)))?;
     if let Some(effect) = &line.effect {
         field("outcome", effect.to_string())?;
     }

@@ -9,7 +9,7 @@ use kit::exit::Exit;
 use serde::Serialize;
 
 use super::group::Opened;
-use super::out::{Out, Stop, hex, time};
+use super::out::{Out, Stop, time};
 
 /// Flags of `quire wal stat`.
 #[derive(Debug, Args)]
@@ -88,7 +88,7 @@ fn count(opened: &Opened) -> Result<Stat, Stop> {
         role: identity.role.clone(),
         process: identity.process,
         node: identity.node.clone(),
-        cluster: bounds.formation.as_ref().map(|formation| hex(&formation.cluster)),
+        cluster: bounds.formation.as_ref().map(|formation| hex::encode(formation.cluster)),
         first: None,
         last: None,
         entries: 0,
@@ -134,7 +134,7 @@ fn count(opened: &Opened) -> Result<Stat, Stop> {
             index: record.index,
             term: record.term,
             time: time(record.stamp.wall_ms),
-            chain: hex(&record.chain),
+            chain: hex::encode(record.chain),
         };
         if stat.first.is_none() {
             stat.first = Some(end());

@@ -14,7 +14,7 @@ use order::machine::Orders;
 use serde::Serialize;
 
 use super::group::{Group, Opened};
-use super::out::{Out, Stop, hex};
+use super::out::{Out, Stop};
 
 /// Flags of `quire wal verify`.
 #[derive(Debug, Args)]
@@ -102,7 +102,7 @@ fn check(
     };
     let LogReport { entries, bytes, terms, last } = report;
     (verdict.entries, verdict.bytes, verdict.terms) = (entries, bytes, terms);
-    (verdict.last, verdict.chain) = (last.index, Some(hex(&last.chain)));
+    (verdict.last, verdict.chain) = (last.index, Some(hex::encode(last.chain)));
     if !settings.json {
         let (first, last) = (bounds.first(), last.index);
         let rate = rate(bytes, took);

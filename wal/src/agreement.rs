@@ -42,6 +42,11 @@ impl Agreement {
         Agreement { newest, agreed: level::FIRST, remembered: VecDeque::new(), unlogged: None }
     }
 
+    /// In a state that was taken from another replica, which had agreed on this.
+    pub(crate) fn at(agreed: Level, newest: Level) -> Agreement {
+        Agreement { agreed, ..Agreement::first(newest) }
+    }
+
     /// As the store has it. A store above `newest` is another release's, and a state that was wrong once stays wrong.
     pub(crate) fn open(txn: &dyn Read, newest: Level) -> Result<Agreement> {
         if let Some(diverged) = meta::diverged(txn)? {
@@ -52,6 +57,11 @@ impl Agreement {
             return Err(Error::Level { agreed, newest });
         }
         Ok(Agreement { agreed, ..Agreement::first(newest) })
+    }
+
+    /// The newest level that this replica understands.
+    pub(crate) fn newest(&self) -> Level {
+        self.newest
     }
 
     /// The level that is agreed on.

@@ -14,10 +14,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use crate::entry::Command;
 use crate::error::Result;
-use crate::meta::NodeId;
+use crate::meta::{Membership, NodeId};
 use crate::replica::{
-    Config, Done, HandedOver, Input, Now, Outcomes, Proposal, ReadFailed, ReadRequest, Refused, Replica,
-    Role, Status, Transport,
+    Change, ChangeRequest, Changed, Config, Done, HandedOver, Input, Now, Observer, Outcomes, Proposal,
+    ReadFailed, ReadRequest, Refused, Replica, Role, Status, Transport, Wanted,
 };
 use crate::state_machine::StateMachine;
 use crate::store::Store;
@@ -42,6 +42,12 @@ pub type OnVisible = Box<dyn Fn(u64) + Send>;
 /// Called on the replica's thread when it has become primary or has ceased to be, or is primary of another term, after
 /// that was published. Must not block.
 pub type OnRole = Box<dyn Fn() + Send>;
+
+/// Called on the replica's thread with the members of the group, once it runs and whenever they change. Must not block.
+pub type OnMembers = Box<dyn Fn(&Membership) + Send>;
+
+/// Called on the replica's thread when it wants a snapshot, another one, or none any more. Must not block.
+pub type OnWanted = Box<dyn Fn(Option<Wanted>) + Send>;
 
 /// What a job may use: the store, with no transaction open, and the replica, if it runs.
 pub struct Desk<'d> {
@@ -70,6 +76,7 @@ pub struct Published {
     log_ms: AtomicU64,
     inbox_full: AtomicU64,
     beats: AtomicU64,
+    acknowledged: Mutex<Vec<(NodeId, u64)>>,
 }
 
 impl Published {
@@ -93,6 +100,17 @@ impl Published {
         self.beats.load(Ordering::Relaxed)
     }
 
+    /// On a primary: index up to which each other member had acknowledged the log, a tick ago at most. Empty on a backup.
+    pub fn acknowledged(&self) -> Vec<(NodeId, u64)> {
+        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish_acknowledged(&self, acknowledged: impl Iterator<Item = (NodeId, u64)>) {
+        let mut published = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        published.clear();
+        published.extend(acknowledged);
+    }
+
     fn publish(&self, status: Status) {
         self.log_ms.store(status.applied.log_ms, Ordering::Release);
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
@@ -105,6 +123,7 @@ struct UntilEnd(Arc<Published>);
 impl Drop for UntilEnd {
     fn drop(&mut self) {
         *self.0.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.publish_acknowledged(std::iter::empty());
     }
 }
 
@@ -124,6 +143,11 @@ impl<R> Handle<R> {
     /// What the replica says of itself.
     pub fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// Inputs that wait for the replica's thread; see `CLIENTS_MAX` and `INBOX_MAX`.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Puts commands into the log, next to each other. `done` is called once, from the replica's thread or, when
@@ -203,6 +227,12 @@ impl<R> Handle<R> {
         }
     }
 
+    /// Asks for a change of the members. `done` is called as in `propose`; it is dropped without a call where there is no
+    /// room to ask.
+    pub fn change(&self, change: Change, done: impl FnOnce(Changed) + Send + 'static) {
+        self.deliver(Input::Change(ChangeRequest { change, done: Box::new(done) }));
+    }
+
     /// Ends the thread after what is queued before; says whether there was room to tell it. When there was not, try
     /// again: the thread empties its inbox thousands of inputs at a time.
     pub fn stop(&self) -> bool {
@@ -234,6 +264,12 @@ pub struct Outside {
     pub on_visible: OnVisible,
     /// Called when the replica has become primary, or is not any more.
     pub on_role: OnRole,
+    /// Is told what the replica does, if anybody is.
+    pub observer: Option<Box<dyn Observer>>,
+    /// Called when the members of the group are others.
+    pub on_members: OnMembers,
+    /// Called when the replica needs a snapshot.
+    pub on_wanted: OnWanted,
 }
 
 /// Starts the thread. It ends when told to stop, or with the error that forbids it to go on.
@@ -242,7 +278,7 @@ pub fn spawn<M: StateMachine, T: Transport + Send + 'static>(
     store: Arc<dyn Store>,
     machine: M,
     transport: T,
-    outside: Outside,
+    mut outside: Outside,
 ) -> (Handle<M::Reply>, JoinHandle<Result<()>>) {
     let (inbox, messages) = bounded(INBOX_MAX);
     let published = Arc::new(Published::default());
@@ -252,7 +288,10 @@ pub fn spawn<M: StateMachine, T: Transport + Send + 'static>(
         let desk = Desk { store: &*store, status: None, acknowledged_by: &|_| None };
         match wait_for_start(&messages, &desk)? {
             Some(config) => {
-                let replica = Replica::new(&config, &*store, machine, transport)?;
+                let mut replica = Replica::new(&config, &*store, machine, transport)?;
+                if let Some(observer) = outside.observer.take() {
+                    replica.observe(observer);
+                }
                 Driver { messages, published, outside, replica, store: &*store }.run()
             }
             None => Ok(()),
@@ -279,7 +318,8 @@ fn turn_away<R>(input: Input<R>) {
         Input::Propose(proposal) => (proposal.done)(Err(Refused::NotRunning)),
         Input::Read(request) => (request.done)(Err(ReadFailed::NotRunning)),
         Input::HandOver(done) => done(),
-        Input::Frames(_) | Input::Gone(_) | Input::Unreachable(_) => {}
+        Input::Change(request) => (request.done)(Changed::NotPrimary { primary: None }),
+        Input::Frames(_) | Input::Gone(_) | Input::Unreachable(_) | Input::Install(_) => {}
     }
 }
 
@@ -319,6 +359,7 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             }
             if now.boot_ms >= next_tick_ms {
                 self.replica.tick()?;
+                self.published.publish_acknowledged(self.replica.acknowledged());
                 next_tick_ms += tick_ms;
                 if next_tick_ms <= now.boot_ms {
                     next_tick_ms = now.boot_ms + tick_ms; // ticks that were missed are not made up for
@@ -353,6 +394,12 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
         }
         if seen.is_none_or(|seen| seen.reign != status.reign) {
             (self.outside.on_role)();
+        }
+        if seen.is_none_or(|seen| seen.members != status.members) {
+            (self.outside.on_members)(self.replica.membership());
+        }
+        if seen.is_none_or(|seen| seen.wants_snapshot != status.wants_snapshot) {
+            (self.outside.on_wanted)(status.wants_snapshot);
         }
         *seen = Some(status);
     }

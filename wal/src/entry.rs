@@ -141,6 +141,11 @@ pub fn encode(entry: &Entry, chain: &Chain, out: &mut Vec<u8>) {
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
 }
 
+/// Log time of the entry in a record that need not be whole, in ms, to see which entries are old. Nothing is checked.
+pub(crate) fn log_ms_unchecked(record: &[u8]) -> Option<u64> {
+    record.get(32..40).map(|_| u64_at(record, 32))
+}
+
 /// Reads the record that lies under `index`, and its chain. Fails as `Record::read`.
 pub fn decode(index: u64, record: &[u8]) -> Result<(Entry, Chain)> {
     let record = Record::read(index, record)?;
@@ -228,6 +233,11 @@ impl<'r> Record<'r> {
     /// What the chain after this entry must be, given the chain before it: `chain` without a copy of the entry.
     pub fn chain_after(&self, before: &Chain) -> Chain {
         chain_of(before, &self.bytes[FIELDS_AT..CHAIN_AT], self.payload)
+    }
+
+    /// The record as it lies in the log.
+    pub fn bytes(&self) -> &'r [u8] {
+        self.bytes
     }
 
     /// Bytes of the record.

@@ -11,6 +11,8 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | everything up to the catalog's kind 11 and the order book's kinds |
 //! | 2 | 0.2.0 | checkpoints of the state hash (`agreement`) |
+//! | 3 | 0.3.0 | snapshots, so that the log is compacted; changes of the members (`replica`) |
+//! | 4 | 0.3.0 | sales with the trace that they belong to (the catalog's kind 2, version 2) |
 
 use crate::entry::Command;
 
@@ -20,9 +22,13 @@ pub type Level = u32;
 /// The level that a group begins with.
 pub const FIRST: Level = 1;
 /// The newest level that this release understands.
-pub const NEWEST: Level = 2;
+pub const NEWEST: Level = 4;
 /// The level from which on checkpoints may be logged.
 pub const CHECKPOINTS: Level = 2;
+/// The level from which on the log may be compacted, because everybody can take a snapshot, and members may change.
+pub const SNAPSHOTS: Level = 3;
+/// The level from which on a sale's entry may name its trace.
+pub const TRACES: Level = 4;
 
 /// Kinds from this one on are the log's own; a state machine never sees them.
 pub const OWN_KINDS: u8 = 254;

@@ -8,6 +8,7 @@
 //! time arrives as an argument.
 
 pub mod agreement;
+pub mod archive;
 pub mod data_dir;
 pub mod driver;
 pub mod entry;
@@ -18,6 +19,9 @@ pub mod level;
 pub mod log;
 pub mod meta;
 pub mod replica;
+pub mod rescue;
+pub mod scrub;
+pub mod snapshot;
 pub mod state_machine;
 pub mod store;
 

@@ -16,8 +16,10 @@ use crate::store::{LOG, Read, Write};
 const CACHE_ENTRIES_MAX: usize = 20_000;
 /// Bytes of payload kept in memory.
 const CACHE_BYTES_MAX: usize = 32 << 20;
-/// Most entries that one call of `compact` removes, so that it fits into a normal transaction.
-pub const COMPACT_SLICE: u64 = 10_000;
+/// Most entries that are removed in one transaction, so that no turn of the replica takes long ...
+pub const COMPACT_ENTRIES_MAX: u64 = 4_096;
+/// ... and bytes of records, but for the last one.
+pub const COMPACT_BYTES_MAX: u64 = 1 << 20;
 
 /// The log. Holds its bounds and newest entries in memory; the rest is read on demand.
 pub struct Log {
@@ -49,6 +51,11 @@ impl Log {
             }
         };
         Ok(Log { start, last, cache: VecDeque::new(), cache_bytes: 0, buffer: Vec::new() })
+    }
+
+    /// An empty log that goes on after `start`.
+    pub fn after(start: Mark) -> Log {
+        Log { start, last: start, cache: VecDeque::new(), cache_bytes: 0, buffer: Vec::new() }
     }
 
     /// The place before the first entry.
@@ -117,11 +124,42 @@ impl Log {
         Ok(())
     }
 
-    /// Forgets entries up to `to`, at most `COMPACT_SLICE` of them; returns the new start. The caller has made
-    /// sure that they are applied and that nobody needs them.
+    /// The last entry of the next slice to forget: entries from the first on while `is_over` says so of their index,
+    /// log time in ms and the bytes of those before them, up to the bounds of a slice. `None` if there is none.
+    pub fn slice(
+        &self,
+        txn: &dyn Read,
+        is_over: &mut dyn FnMut(u64, u64, u64) -> bool,
+    ) -> Result<Option<u64>> {
+        let start = self.start.index;
+        let (mut to, mut bytes) = (start, 0);
+        let mut fault = None;
+        txn.scan(LOG, &key(start + 1), &mut |key, record| {
+            let index = match index_of(key) {
+                Ok(index) => index,
+                Err(error) => {
+                    fault = Some(error);
+                    return ControlFlow::Break(());
+                }
+            };
+            let full = index > start + COMPACT_ENTRIES_MAX || bytes >= COMPACT_BYTES_MAX;
+            // What is too short to tell its time is taken for new, and found when it is read.
+            let log_ms = entry::log_ms_unchecked(record).unwrap_or(u64::MAX);
+            if full || !is_over(index, log_ms, bytes) {
+                return ControlFlow::Break(());
+            }
+            to = index;
+            bytes += record.len() as u64;
+            ControlFlow::Continue(())
+        })?;
+        fault.map_or(Ok((to > start).then_some(to)), Err)
+    }
+
+    /// Forgets entries up to `to`, a slice at most (see `slice`); returns the new start. The caller has made sure that
+    /// they are applied, on disk, and that nobody needs them.
     pub fn compact(&mut self, txn: &mut dyn Write, to: u64) -> Result<Mark> {
         assert!(to <= self.last.index, "compaction up to {to} of a log that ends at {}", self.last.index);
-        let to = to.min(self.start.index + COMPACT_SLICE);
+        let to = to.min(self.start.index + COMPACT_ENTRIES_MAX);
         if to > self.start.index {
             let start = mark_at(&*txn, to)?;
             txn.delete_range(LOG, &key(self.start.index + 1), &key(to + 1))?;
@@ -157,6 +195,12 @@ impl Log {
         let first = self.cache.front()?.index;
         self.cache.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
+}
+
+/// The place of the entry at `index`, which is in the log or the place before its first entry.
+pub fn place(txn: &dyn Read, index: u64) -> Result<Mark> {
+    let start = meta::log_start(txn)?;
+    if index == start.index { Ok(start) } else { mark_at(txn, index) }
 }
 
 pub(crate) fn mark(entry: &Entry, chain: Chain) -> Mark {

@@ -37,6 +37,70 @@ impl Formation {
     }
 }
 
+/// Who is in a group, as the log says up to an entry. Changes with the entries of class `Membership`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Membership {
+    /// Index of the entry that made it so; 0 as the group was formed.
+    pub index: u64,
+    /// Nodes whose votes and acknowledgements count.
+    pub voters: Vec<NodeId>,
+    /// Nodes that follow the log and count for nothing.
+    pub learners: Vec<NodeId>,
+    /// The voters before a change that is under way: a majority of these is needed, too. Empty otherwise.
+    pub outgoing: Vec<NodeId>,
+    /// Voters that will be learners once that change is done.
+    pub learners_next: Vec<NodeId>,
+    /// Whether the primary ends that change by itself.
+    pub auto_leave: bool,
+    /// Process id (the name people use) and node id of each of them.
+    pub names: Vec<(u64, NodeId)>,
+}
+
+impl Membership {
+    /// The members of a group that was never changed.
+    pub fn formed(voters: &[(u64, NodeId)]) -> Membership {
+        Membership {
+            voters: voters.iter().map(|(_, node)| *node).collect(),
+            names: voters.to_vec(),
+            ..Membership::default()
+        }
+    }
+
+    /// Whether the node is part of it in any way.
+    pub fn has(&self, node: NodeId) -> bool {
+        [&self.voters, &self.learners, &self.outgoing].iter().any(|nodes| nodes.contains(&node))
+    }
+
+    /// The process id of a member.
+    pub fn process_of(&self, node: NodeId) -> Option<u64> {
+        self.names.iter().find(|(_, n)| *n == node).map(|(process, _)| *process)
+    }
+
+    /// The node id of a member. While one is replaced by another of the same name, that of the newer one.
+    pub fn node_of(&self, process: u64) -> Option<NodeId> {
+        self.names.iter().rev().find(|(p, _)| *p == process).map(|(_, node)| *node)
+    }
+}
+
+impl std::fmt::Display for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let say = |nodes: &[NodeId]| {
+            let name = |node: &NodeId| match self.process_of(*node) {
+                Some(process) => format!("{process} ({node:016x})"),
+                None => format!("{node:016x}"),
+            };
+            nodes.iter().map(name).collect::<Vec<_>>().join(", ")
+        };
+        write!(f, "voters {}", say(&self.voters))?;
+        for (what, nodes) in [("learners", &self.learners), ("leaving the voters", &self.outgoing)] {
+            if !nodes.is_empty() {
+                write!(f, "; {what} {}", say(nodes))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the engine must find again: its term, its vote, and how far entries are known to be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct HardState {
@@ -85,6 +149,7 @@ const LOG_START: &[u8] = b"log-start";
 const BOOT: &[u8] = b"boot";
 const LEVEL: &[u8] = b"level";
 const DIVERGED: &[u8] = b"diverged";
+const MEMBERSHIP: &[u8] = b"membership";
 
 fn start_of(node: NodeId) -> Vec<u8> {
     [b"start-of:".as_slice(), &node.to_be_bytes()].concat()
@@ -101,6 +166,25 @@ pub fn set_formation(txn: &mut dyn Write, formation: &Formation) -> Result<()> {
         assert_eq!(&old, formation, "a directory founds one group");
     }
     state_machine::put_plain(txn, META, FORMATION, formation)
+}
+
+/// Makes this directory part of another group: for a rescue, and for nothing else.
+pub fn replace_formation(txn: &mut dyn Write, formation: &Formation) -> Result<()> {
+    state_machine::put_plain(txn, META, FORMATION, formation)
+}
+
+/// The members as of the applied entries; `None` in a directory of no group. A group that was never changed has those that
+/// it was formed with.
+pub fn membership(txn: &dyn Read) -> Result<Option<Membership>> {
+    match View::new(txn).get(META, MEMBERSHIP)? {
+        Some(membership) => Ok(Some(membership)),
+        None => Ok(formation(txn)?.map(|formation| Membership::formed(&formation.voters))),
+    }
+}
+
+/// Keeps the members as of the applied entries.
+pub fn set_membership(txn: &mut dyn Write, membership: &Membership) -> Result<()> {
+    state_machine::put_plain(txn, META, MEMBERSHIP, membership)
 }
 
 /// The engine's hard state; the default for a new directory.
@@ -151,6 +235,11 @@ pub fn diverged(txn: &dyn Read) -> Result<Option<Diverged>> {
 /// Keeps it.
 pub fn set_diverged(txn: &mut dyn Write, diverged: &Diverged) -> Result<()> {
     state_machine::put_plain(txn, META, DIVERGED, diverged)
+}
+
+/// Forgets it: the state was replaced by another replica's.
+pub fn clear_diverged(txn: &mut dyn Write) -> Result<()> {
+    txn.delete(META, DIVERGED).map(drop)
 }
 
 /// How often this directory was started.

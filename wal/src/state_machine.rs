@@ -37,6 +37,12 @@ pub trait StateMachine: Send + 'static {
     /// faults, and `Error::UnknownEntry` for a kind or version that this binary does not know.
     fn apply(&mut self, state: &mut State<'_>, entry: &Entry) -> Result<Self::Reply>;
 
+    /// Whether a command is taken although there is no room for others: those that free room, and those without which
+    /// reads would stand. They must be few, or grow nothing.
+    fn needs_no_room(&self, _command: &Command) -> bool {
+        false
+    }
+
     /// The level that the group must have agreed on before this command may be logged: that of the first release whose
     /// machine knows it. See `level`.
     fn level_of(&self, _command: &Command) -> Level {
@@ -54,9 +60,7 @@ pub(crate) fn apply<M: StateMachine>(
     match entry.class {
         Class::Normal if entry.command.kind == 0 || entry.command.kind >= level::OWN_KINDS => Ok(None),
         Class::Normal => machine.apply(&mut State::new(txn, hash), entry).map(Some),
-        Class::Membership => {
-            Err(Error::UnknownEntry { index: entry.index, kind: 0, version: entry.command.version })
-        }
+        Class::Membership => Ok(None), // who is in the group is no part of the state
     }
 }
 
@@ -92,6 +96,16 @@ fn record_hash(table: Table, key: &[u8], body: &[u8]) -> StateHash {
     let mut hash = [0; 16];
     hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     StateHash::from_le_bytes(hash)
+}
+
+/// Whether a stored value's checksum is right for this place.
+pub(crate) fn check(table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+    unseal(table, key, value).map(drop)
+}
+
+/// What a stored value adds to the state hash, if its checksum is right for this place.
+pub(crate) fn sealed_hash(table: Table, key: &[u8], value: &[u8]) -> Result<StateHash> {
+    Ok(record_hash(table, key, unseal(table, key, value)?))
 }
 
 fn unpack<T: DeserializeOwned>(table: Table, key: &[u8], body: &[u8]) -> Result<T> {

@@ -57,6 +57,16 @@ pub trait Read {
     fn below(&self, table: Table, key: &[u8]) -> Result<Option<(&[u8], &[u8])>>;
     /// How many entries the table has.
     fn count(&self, table: Table) -> Result<u64>;
+    /// Bytes that the table takes in the store, by whole pages where it has pages. What is changed and not committed need
+    /// not be counted. A store that a replica runs on does better than this, which goes through the table.
+    fn bytes(&self, table: Table) -> Result<u64> {
+        let mut bytes = 0;
+        self.scan(table, &[], &mut |key, value| {
+            bytes += (key.len() + value.len()) as u64;
+            ControlFlow::Continue(())
+        })?;
+        Ok(bytes)
+    }
 }
 
 /// Writing; what was written is read at once.
@@ -85,9 +95,13 @@ pub trait Transaction: Write {
 pub trait Store: Send + Sync {
     /// Begins a read transaction. Keep it short, never across a park: it pins pages.
     fn read(&self) -> Result<Box<dyn Read + '_>>;
+    /// The same for one that is kept for long, as for a transfer: `room` takes into account that it pins pages.
+    fn hold(&self) -> Result<Box<dyn Read + '_>> {
+        self.read()
+    }
     /// Begins the write transaction; blocks while another thread has one. Only the replica thread calls this.
     fn write(&self) -> Result<Box<dyn Transaction + '_>>;
-    /// Bytes in use and bytes there could be.
+    /// Bytes in use, bytes there could be, and bytes left on the file system.
     fn room(&self) -> Result<Room>;
     /// Frees what readers hold whose processes are gone, killed in the middle of a transaction: their pages could not be
     /// used again. Says how many there were.
@@ -115,4 +129,6 @@ pub struct Room {
     pub used: u64,
     /// Bytes the store can hold.
     pub bound: u64,
+    /// Bytes that it can still take before the file system below it is full; `u64::MAX` where there is none.
+    pub left: u64,
 }

@@ -9,7 +9,7 @@ use wal::error::{Diverged, Result};
 use wal::level::{self, Level, NEWEST};
 use wal::log::Log;
 use wal::replica::{
-    CHECKPOINT_EVERY, Config, Input, Now, Outcomes, Proposal, Proposed, Refused, Replica, Transport,
+    CHECKPOINT_EVERY, Config, Input, Keep, Now, Outcomes, Proposal, Proposed, Refused, Replica, Transport,
 };
 use wal::store::{Memory, Store};
 use wal::{Command, Entry, Error, Lookup, State, StateMachine, Table};
@@ -55,7 +55,8 @@ struct One<'s>(Replica<'s, Counter, Nobody>);
 
 impl<'s> One<'s> {
     fn open(store: &'s Memory, level: Level) -> Result<One<'s>> {
-        let config = Config { node: 1, voters: vec![1], boot: 1, election_ticks: None, level };
+        let config =
+            Config { node: 1, voters: vec![1], boot: 1, election_ticks: None, level, keep: Keep::default() };
         let mut one = One(Replica::new(&config, store, Counter, Nobody)?);
         one.run()?;
         Ok(one)

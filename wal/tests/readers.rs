@@ -132,10 +132,13 @@ fn a_running_replica_frees_what_a_killed_reader_holds() {
     let boot_ms = Arc::new(AtomicU64::new(0));
     let clock = boot_ms.clone();
     let outside = Outside {
+        observer: None,
         clock: Box::new(move || Now { boot_ms: clock.load(Ordering::SeqCst), wall_ms: 0 }),
         tick: Duration::from_millis(5),
         on_visible: Box::new(|_| {}),
         on_role: Box::new(|| {}),
+        on_members: Box::new(|_| {}),
+        on_wanted: Box::new(|_| {}),
     };
     let (handle, thread) = driver::spawn("replica", store.clone(), Nothing, Nothing, outside);
     assert!(handle.start(Config {
@@ -143,7 +146,8 @@ fn a_running_replica_frees_what_a_killed_reader_holds() {
         voters: vec![1],
         boot: 1,
         election_ticks: None,
-        level: wal::level::NEWEST
+        level: wal::level::NEWEST,
+        keep: wal::replica::Keep::default(),
     }));
     let rounds = |count| {
         let from = handle.published().beats();

@@ -1,4 +1,5 @@
-//! Both stores keep the same promises: every test here runs on `Memory` and on `Lmdb` in a directory of its own.
+//! Both stores keep the same promises: every test here runs on `Memory` and on `Lmdb` in a directory of its own, and on
+//! one that is never synced.
 
 #![allow(clippy::unwrap_used)] // a test may give up anywhere
 
@@ -6,7 +7,7 @@ use std::ops::ControlFlow;
 
 use wal::entry::{self, CHAIN_START, Class};
 use wal::error::Result;
-use wal::log::{self, COMPACT_SLICE, Log};
+use wal::log::{self, COMPACT_ENTRIES_MAX, Log};
 use wal::store::{LOG, Lmdb, META, Memory, Read, Store, Write};
 use wal::{Command, Entry, Lookup, Stamp, State, StateHash, Table, View, meta, state_machine};
 
@@ -18,6 +19,8 @@ fn on_both(body: impl Fn(&dyn Store)) {
     body(&Memory::new());
     let folder = tempfile::tempdir().unwrap();
     body(&Lmdb::open(folder.path(), &[LOG, META, THINGS, OTHERS], 64 << 20).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    body(&Lmdb::scratch(folder.path(), &[LOG, META, THINGS, OTHERS], 64 << 20).unwrap());
 }
 
 fn write(store: &dyn Store, change: impl FnOnce(&mut dyn Write) -> Result<()>) {
@@ -182,7 +185,7 @@ fn what_was_not_committed_is_not_found_again() {
 fn compaction_takes_a_slice_at_a_time_and_keeps_the_term_before_the_first() {
     on_both(|store| {
         let mut log = open(store);
-        let count = COMPACT_SLICE + 50;
+        let count = COMPACT_ENTRIES_MAX + 50;
         let entries: Vec<Entry> = (1..=count).map(|index| entry(index, 1 + index / 100, "e")).collect();
         append(&mut log, store, &entries);
         let chain = log.last().chain;
@@ -194,7 +197,7 @@ fn compaction_takes_a_slice_at_a_time_and_keeps_the_term_before_the_first() {
             });
             start.index
         };
-        assert_eq!((compact(count - 1), compact(count - 1)), (COMPACT_SLICE, count - 1));
+        assert_eq!((compact(count - 1), compact(count - 1)), (COMPACT_ENTRIES_MAX, count - 1));
         let reopened = open(store);
         assert_eq!((reopened.start(), reopened.last().chain), (log.start(), chain));
         assert_eq!(reopened.term(|| unreachable!(), count - 1).unwrap(), Some(1 + (count - 1) / 100));
@@ -319,6 +322,32 @@ fn a_full_map_is_told_apart() {
     assert!(matches!(error, wal::Error::MapFull(_)), "{error}");
     drop(txn);
     assert_eq!(texts(&store, 1), ["1@1 a"]);
+}
+
+/// What is free in the file is room, unless a transaction that is held sees it still.
+#[test]
+fn pages_that_a_long_reader_pins_are_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Lmdb::open(folder.path(), &[LOG, META, THINGS], 16 << 20).unwrap();
+    let put = |keys: std::ops::Range<u64>| {
+        let mut txn = store.write().unwrap();
+        keys.for_each(|key| txn.put(THINGS, &key.to_be_bytes(), &[7; 1_000]).unwrap());
+        txn.commit().unwrap();
+    };
+    let used = || store.room().unwrap().used;
+    put(0..9_000);
+    assert!(used() > 9 << 20);
+    let reader = store.hold().unwrap();
+    let mut txn = store.write().unwrap();
+    txn.clear(THINGS).unwrap();
+    txn.commit().unwrap();
+    put(0..2_000);
+    assert_eq!(reader.count(THINGS).unwrap(), 9_000);
+    assert!(used() > 11 << 20, "{}", used());
+    drop(reader);
+    assert!(used() < 4 << 20, "{}", used());
+    put(2_000..4_000);
+    assert!(used() < 6 << 20, "{}", used());
 }
 
 /// The directory knows its store: opened again with it, it is the same node.

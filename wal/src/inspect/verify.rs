@@ -6,6 +6,7 @@
 //! state is whole, hashes to what the replica noted, and is that of the replay.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::ControlFlow;
 
 use super::replay::Replay;
@@ -42,9 +43,18 @@ pub struct LogReport {
     pub last: Mark,
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.index {
+            Some(index) => write!(f, "log entry {index}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
 impl Finding {
     /// What damage is to a person; other errors pass.
-    fn of(error: Error) -> Result<Finding> {
+    pub(crate) fn of(error: Error) -> Result<Finding> {
         match error {
             Error::Damaged { place: Place::Entry(index), found } => {
                 Ok(Finding { index: Some(index), what: found })

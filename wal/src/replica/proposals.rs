@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::room::NoRoom;
 use crate::entry::Command;
 use crate::level::Level;
 use crate::meta::NodeId;
@@ -27,6 +28,8 @@ pub enum Refused {
     },
     /// Too much is waiting to be committed.
     Full,
+    /// There is no room for it, on the disks of a majority or in their stores.
+    NoRoom(NoRoom),
     /// A command is of a level that the group has not agreed on: a member may not know it.
     NotAgreed {
         /// The level of the command.
@@ -111,6 +114,12 @@ impl<R> Proposals<R> {
             let wanted = highest(&proposal).unwrap_or(agreed);
             (proposal.done)(Err(Refused::NotAgreed { wanted, agreed }));
         }
+    }
+
+    /// Refuses what holds a command that does not pass.
+    pub(super) fn refuse_unless(&mut self, passes: impl Fn(&Command) -> bool, reason: impl Fn() -> Refused) {
+        let stopped = |proposal: &mut Proposal<R>| !proposal.commands.iter().all(&passes);
+        self.queued.extract_if(.., stopped).for_each(|proposal| (proposal.done)(Err(reason())));
     }
 
     /// The engine has put everything queued into the log, from index `first` on.

@@ -24,6 +24,8 @@ const READERS_MAX: usize = 100_000;
 pub enum ReadFailed {
     /// No majority answered in time, or what it named did not become visible here in time.
     NoPrimary,
+    /// This replica has no room for the entries that the read must see.
+    NoRoom,
     /// Too many readers wait.
     Full,
     /// The replica is not running (yet, or any more).
@@ -116,6 +118,12 @@ impl Reads {
         let queued = self.queued.extract_if(.., |reader| old(reader));
         let waiting = self.waiting.extract_if(.., |(_, reader)| old(reader)).map(|(_, reader)| reader);
         queued.chain(waiting).for_each(|reader| (reader.request.done)(Err(ReadFailed::NoPrimary)));
+    }
+
+    /// Gives up who waits for an entry after `last`: it does not come.
+    pub(super) fn give_up_beyond(&mut self, last: u64) {
+        let waiting = self.waiting.extract_if(.., |(index, _)| *index > last);
+        waiting.for_each(|(_, reader)| (reader.request.done)(Err(ReadFailed::NoRoom)));
     }
 
     /// The engine answered the round with this context: its readers, and those of all rounds before it, may read

@@ -33,6 +33,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
                 // A new primary's log ends with the entry that opens its term.
                 let before = self.raw.raft.raft_log.term(last.saturating_sub(1)).unwrap_or(0);
                 self.reign = Some(Reign { first: last, before });
+                self.rooms.reign();
                 self.clock.restart(self.raw.store().log.last().log_ms, now);
             }
             Role::Backup if self.role == Role::Primary => {
@@ -81,9 +82,11 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
         let progress = self.raw.raft.prs();
         let best = progress
             .iter()
-            .filter(|(id, _)| **id != self.node)
+            .filter(|(id, _)| **id != self.node && self.membership.voters.contains(id))
             // Heard of lately counts first; but the engine forgets all of that at every check of its quorum.
-            .max_by_key(|(id, progress)| (progress.recent_active, progress.matched, **id));
+            .max_by_key(|(id, progress)| {
+                (self.is_known_to_have_room(**id), progress.recent_active, progress.matched, **id)
+            });
         match best.map(|(id, _)| *id) {
             Some(peer) if self.raw.raft.state == StateRole::Leader && self.hand_over.is_none() => {
                 log::info!("handing over to node {peer:016x} in term {}", self.raw.raft.term);

@@ -8,7 +8,7 @@ use raft::{GetEntriesContext, RaftState, StorageError};
 use super::codec;
 use crate::error::{Error, Result};
 use crate::log::{self, Log};
-use crate::meta::{HardState, NodeId};
+use crate::meta::HardState;
 use crate::store::Store;
 
 /// The engine's view of the store.
@@ -17,28 +17,28 @@ pub(super) struct Storage<'s> {
     /// The log; the replica appends to it.
     pub(super) log: Log,
     hard: HardState,
-    voters: Vec<NodeId>,
+    members: ConfState,
     fault: RefCell<Option<Error>>,
 }
 
 impl<'s> Storage<'s> {
-    pub(super) fn new(store: &'s dyn Store, log: Log, hard: HardState, voters: Vec<NodeId>) -> Storage<'s> {
-        Storage { store, log, hard, voters, fault: RefCell::new(None) }
+    pub(super) fn new(store: &'s dyn Store, log: Log, hard: HardState, members: ConfState) -> Storage<'s> {
+        Storage { store, log, hard, members, fault: RefCell::new(None) }
     }
 
-    /// Fails if an entry that the engine asked for could not be read. The engine itself takes that for an entry that
-    /// was compacted away: it would leave the peer that needs it behind and say nothing.
+    /// Fails if an entry that the engine asked for could not be read. The engine itself goes on as if it were under way
+    /// or compacted away, or panics, depending on what it wanted it for.
     pub(super) fn fault(&self) -> Result<()> {
         self.fault.take().map_or(Ok(()), Err)
     }
 
-    fn failed(&self, error: Error) -> raft::Error {
-        let text = error.to_string();
-        // With too many readers the engine asks again.
-        if !matches!(error, Error::ReadersFull) {
+    /// What the engine is told in place of an entry. If it may ask again, it does when there are fewer readers.
+    fn failed(&self, error: Error, told: StorageError) -> raft::Error {
+        let asks_again = told == StorageError::LogTemporarilyUnavailable;
+        if !(asks_again && matches!(error, Error::ReadersFull)) {
             self.fault.borrow_mut().get_or_insert(error);
         }
-        raft::Error::Store(StorageError::Other(text.into()))
+        raft::Error::Store(told)
     }
 }
 
@@ -50,7 +50,7 @@ impl raft::Storage for Storage<'_> {
             commit: self.hard.commit,
             ..Default::default()
         };
-        Ok(RaftState::new(hard, ConfState { voters: self.voters.clone(), ..Default::default() }))
+        Ok(RaftState::new(hard, self.members.clone()))
     }
 
     fn entries(
@@ -58,7 +58,7 @@ impl raft::Storage for Storage<'_> {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<eraftpb::Entry>> {
         if low <= self.log.start().index {
             return Err(raft::Error::Store(StorageError::Compacted));
@@ -66,6 +66,11 @@ impl raft::Storage for Storage<'_> {
         if high > self.log.last().index + 1 {
             return Err(raft::Error::Store(StorageError::Unavailable));
         }
+        let failed = |error: Error| {
+            let other = || StorageError::Other(error.to_string().into());
+            let told = if context.can_async() { StorageError::LogTemporarilyUnavailable } else { other() };
+            self.failed(error, told)
+        };
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
         let mut bytes = 0;
         let mut entries: Vec<eraftpb::Entry> = Vec::new();
@@ -75,10 +80,10 @@ impl raft::Storage for Storage<'_> {
                 Some(entry) => codec::to_engine(entry),
                 None => {
                     if txn.is_none() {
-                        txn = Some(self.store.read().map_err(|error| self.failed(error))?);
+                        txn = Some(self.store.read().map_err(failed)?);
                     }
                     let txn = txn.as_deref().expect("just opened");
-                    codec::to_engine(&log::read(txn, index).map_err(|error| self.failed(error))?.0)
+                    codec::to_engine(&log::read(txn, index).map_err(failed)?.0)
                 }
             };
             bytes += entry.data.len() as u64 + 24;
@@ -95,7 +100,7 @@ impl raft::Storage for Storage<'_> {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let stored = || Ok(log::read(&*self.store.read()?, index)?.0.term);
-        match self.log.term(stored, index).map_err(|error| self.failed(error))? {
+        match self.log.term(stored, index).map_err(|error| self.failed(error, StorageError::Compacted))? {
             Some(term) => Ok(term),
             None => Err(raft::Error::Store(StorageError::Unavailable)),
         }
@@ -109,9 +114,17 @@ impl raft::Storage for Storage<'_> {
         Ok(self.log.last().index)
     }
 
-    /// Never needed while the log is kept whole: a peer that lags gets the entries it misses.
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Not a snapshot, but what a peer must fetch one of at least: see `snapshots`.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let start = self.log.start();
+        if start.index.max(request_index) == 0 {
+            return Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = start.index.max(request_index);
+        metadata.term = start.term;
+        Ok(snapshot)
     }
 }
 
@@ -137,14 +150,18 @@ mod tests {
         Log::open(&*store.read().unwrap()).unwrap().append(&mut *txn, &[entry(1), entry(2)]).unwrap();
         txn.commit().unwrap();
         let log = Log::open(&*store.read().unwrap()).unwrap();
-        let storage = Storage::new(&store, log, HardState::default(), vec![1]);
-        let entries = |low| storage.entries(low, 3, None, GetEntriesContext::empty(false));
-        assert_eq!(entries(1).unwrap().len(), 2);
+        let storage = Storage::new(&store, log, HardState::default(), ConfState::default());
+        let entries = |low, to_send| storage.entries(low, 3, None, GetEntriesContext::empty(to_send));
+        assert_eq!(entries(1, true).unwrap().len(), 2);
         assert!(storage.fault().is_ok());
         store.flip_bit(LOG, &1u64.to_be_bytes(), 70);
-        assert!(entries(1).is_err() && entries(2).is_ok());
-        let fault = storage.fault().unwrap_err().to_string();
-        assert!(fault.starts_with("damaged log entry 1"), "{fault}");
-        assert!(storage.fault().is_ok());
+        for to_send in [true, false] {
+            let error = entries(1, to_send).unwrap_err();
+            let asks_again = error == raft::Error::Store(StorageError::LogTemporarilyUnavailable);
+            assert!(entries(2, to_send).is_ok() && asks_again == to_send, "{error}");
+            let fault = storage.fault().unwrap_err().to_string();
+            assert!(fault.starts_with("damaged log entry 1"), "{fault}");
+            assert!(storage.fault().is_ok());
+        }
     }
 }

@@ -29,6 +29,12 @@ impl Memory {
         Memory { committed: Arc::new(Mutex::new(self.snapshot())) }
     }
 
+    /// Replaces the content by that of `other`, for all clones: a disk that was exchanged for an image.
+    pub fn reset_to(&self, other: &Memory) {
+        let image = other.snapshot();
+        *self.committed.lock().unwrap_or_else(PoisonError::into_inner) = image;
+    }
+
     /// Changes a stored byte behind the store's back, as a failing disk would. Panics if there is no such value.
     pub fn flip_bit(&self, table: Table, key: &[u8], bit: usize) {
         let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +60,7 @@ impl Store for Memory {
 
     fn room(&self) -> Result<Room> {
         let used = self.snapshot().iter().map(|((_, key), value)| (key.len() + value.len()) as u64).sum();
-        Ok(Room { used, bound: u64::MAX })
+        Ok(Room { used, bound: u64::MAX, left: u64::MAX })
     }
 }
 
@@ -129,6 +135,9 @@ impl Read for MemoryTransaction<'_> {
     }
     fn count(&self, table: Table) -> Result<u64> {
         self.changes.count(&self.base, table)
+    }
+    fn bytes(&self, table: Table) -> Result<u64> {
+        self.base.bytes(table)
     }
 }
 

@@ -277,6 +277,10 @@ impl Read for Overlay<'_> {
     fn count(&self, table: Table) -> Result<u64> {
         self.changes.count(self.base, table)
     }
+
+    fn bytes(&self, table: Table) -> Result<u64> {
+        self.base.bytes(table)
+    }
 }
 
 impl Write for Overlay<'_> {

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use wal::replica::{
-    Config, Input, Now, Outcomes, Proposal, Proposed, ReadFailed, ReadRequest, Replica, Role, Status,
+    Config, Input, Keep, Now, Outcomes, Proposal, Proposed, ReadFailed, ReadRequest, Replica, Role, Status,
     Transport,
 };
 use wal::store::{LOG, Memory, Store};
@@ -67,6 +67,8 @@ pub struct Node {
     /// Test faults of this node's disk and machine.
     pub lies: bool,
     pub skew: u64,
+    /// Bits of its disk were flipped: it may stop with an error.
+    damaged: bool,
     process: Option<Process>,
     log: Vec<Stored>,
     status: Status,
@@ -116,6 +118,7 @@ impl Cluster {
                 boot: 0,
                 lies: false,
                 skew: 0,
+                damaged: false,
                 process: None,
                 log: Vec::new(),
                 status: Status::default(),
@@ -140,6 +143,7 @@ impl Cluster {
             boot: node.boot,
             election_ticks: None,
             level: wal::level::NEWEST,
+            keep: Keep::default(),
         };
         let machine = Toy { node: n, events: self.events.clone(), skew: node.skew };
         let transport = Outbox { from: n, power: power.clone(), events: self.events.clone() };
@@ -168,10 +172,26 @@ impl Cluster {
         }
     }
 
+    /// Flips a bit of a log entry of a replica, up or not.
+    pub fn damage(&mut self, n: usize, index: u64) {
+        let node = &mut self.nodes[n];
+        node.damaged = true;
+        node.durable.flip_bit(LOG, &index.to_be_bytes(), 70);
+    }
+
     /// Lets the power of a replica fail after so many steps.
     pub fn crash_after(&mut self, n: usize, steps: u64) {
         if let Some(process) = &self.nodes[n].process {
             process.power.fail_after(steps);
+        }
+    }
+
+    /// Leaves so many bytes on the disk of a replica, which notices with a tick.
+    pub fn leave(&mut self, n: usize, bytes: u64) {
+        if let Some(process) = &mut self.nodes[n].process {
+            process.power.leave(bytes);
+            process.replica.tick().expect("a disk that is full can be read");
+            self.turns(n);
         }
     }
 
@@ -440,9 +460,13 @@ impl Cluster {
     /// Lets a replica take turns until it wants no more.
     pub fn turns(&mut self, n: usize) {
         loop {
-            let Some(process) = &mut self.nodes[n].process else { return };
+            let Node { process: Some(process), damaged, .. } = &mut self.nodes[n] else { return };
             let result = process.replica.turn(self.now);
             let (status, off) = (process.replica.status(), process.power.is_off());
+            if let (Err(error), true) = (&result, *damaged) {
+                self.nodes[n].process = None;
+                return self.say(format!("n{} stops: {error}", n + 1));
+            }
             assert!(result.is_ok() || off, "n{}: {}", n + 1, result.unwrap_err());
             let more = process.replica.wants_turn();
             self.note_log(n);

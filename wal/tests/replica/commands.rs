@@ -45,6 +45,9 @@ scripts! {
     a_commit_needs_a_majority
     a_cut_off_primary_answers_no_read
     a_divergent_suffix_is_replaced
+    a_full_disk_is_a_state
+    a_full_group_has_a_primary
+    a_full_primary_hands_over
     a_group_of_one
     a_hand_over_right_after_a_quorum_check
     a_planned_hand_over
@@ -121,6 +124,11 @@ impl goldenscript::Runner for Script {
                     Some(peer) => cluster.cut(n, node(Some(peer))?),
                     None => cluster.isolate(n),
                 }
+            }
+            // leave nX MIB: so much is left on the disk of nX.
+            "leave" => {
+                let n = node(args.next_pos())?;
+                cluster.leave(n, args.next_pos().ok_or("MiB?")?.parse::<u64>()? << 20);
             }
             "heal" => cluster.heal(),
             "crash" => cluster.crash(node(args.next_pos())?),

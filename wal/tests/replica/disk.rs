@@ -13,12 +13,19 @@ pub struct Power {
     off: AtomicBool,
     /// Steps until it fails, plus one; 0: it does not.
     left: AtomicU64,
+    /// Bytes taken of a disk that else has no end.
+    taken: AtomicU64,
 }
 
 impl Power {
     /// Lets power fail after `steps` more steps.
     pub fn fail_after(&self, steps: u64) {
         self.left.store(steps + 1, Ordering::Relaxed);
+    }
+
+    /// Leaves so many bytes on the disk of this machine.
+    pub fn leave(&self, bytes: u64) {
+        self.taken.store(u64::MAX - bytes, Ordering::Relaxed);
     }
 
     /// Whether it has failed.
@@ -63,7 +70,8 @@ impl Store for Disk {
     }
 
     fn room(&self) -> Result<Room> {
-        Ok(Room { used: 0, bound: u64::MAX })
+        let left = u64::MAX - self.power.taken.load(Ordering::Relaxed);
+        Ok(Room { used: 0, bound: u64::MAX, left })
     }
 }
 
@@ -87,6 +95,9 @@ impl Read for Writing<'_> {
     }
     fn count(&self, table: Table) -> Result<u64> {
         self.inner.count(table)
+    }
+    fn bytes(&self, table: Table) -> Result<u64> {
+        self.inner.bytes(table)
     }
 }
 

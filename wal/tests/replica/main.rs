@@ -2,7 +2,7 @@
 //!
 //! `cluster` is the harness, `check` says what must hold at every moment and at the end, `commands` runs the
 //! scripts in `testscripts/replica`, `schedule` draws whole runs from a seed, `crashes` stops a replica at every
-//! step of a commit. The engine draws its election timeout from the operating system's randomness, so no backup is
+//! step of a commit, `damage` flips bits of its log. The engine draws its election timeout from the operating system's randomness, so no backup is
 //! ever ticked by count: it is ticked until it campaigns, and how many ticks that took changes nothing.
 
 // A test binary has no outside, may give up anywhere, and prints for whoever replays a seed.
@@ -12,6 +12,7 @@ mod check;
 mod cluster;
 mod commands;
 mod crashes;
+mod damage;
 mod disk;
 mod machine;
 mod schedule;

@@ -62,6 +62,7 @@ pub fn describe(frame: &[u8]) -> String {
         6 => answer("vote"),
         7 => "snapshot".into(),
         8 => format!("heartbeat commit {commit}{}", round(message.context)),
+        9 if message.priority == 1 => format!("heartbeat heard without room{}", round(message.context)),
         9 => format!("heartbeat heard{}", round(message.context)),
         14 => format!("take over in term {term}"),
         15 => format!("may I read?{}", round(message.entries[0].data)),

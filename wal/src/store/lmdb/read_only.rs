@@ -11,7 +11,7 @@ use std::path::Path;
 
 use heed::{CommitOrAbort, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 
-use super::{READERS_MAX, Tables, fault, get, scan};
+use super::{READERS_MAX, Tables, bytes, fault, get, scan};
 use crate::error::{Error, Place, Result};
 use crate::store::{Read, Room, Source, TABLES_MAX, Table, Visit};
 
@@ -54,10 +54,10 @@ impl ReadOnly {
         Ok(ReadOnly { env, tables: Tables(tables) })
     }
 
-    /// Bytes in use and bytes there could be.
+    /// Bytes in use and bytes there could be; of the file system nothing is said.
     pub fn room(&self) -> Room {
         let info = self.env.info();
-        Room { used: super::used(&self.env), bound: info.map_size as u64 }
+        Room { used: super::used(&self.env), bound: info.map_size as u64, left: u64::MAX }
     }
 }
 
@@ -100,5 +100,9 @@ impl Read for Txn<'_> {
 
     fn count(&self, table: Table) -> Result<u64> {
         self.db(table).map_or(Ok(0), |db| db.len(&self.txn)).map_err(fault("counting"))
+    }
+
+    fn bytes(&self, table: Table) -> Result<u64> {
+        self.db(table).map_or(Ok(0), |db| bytes(&self.txn, db))
     }
 }

@@ -1,7 +1,8 @@
 //! How fast is a call from one daemon to another?
 //!
 //! `cargo run --release -p kit --example link_bench` starts a second process that echoes numbers on a peer plane,
-//! and calls it through one `Link` from 1, 64 and 256 coroutines, with one and with two lanes. Each line gives the
+//! and calls it through one `Link` from 1, 64 and 256 coroutines, with one and with two lanes, without and with a cluster
+//! key. Each line gives the
 //! calls per second, the median and the 99th percentile of a call, and the processor time per call of both
 //! processes (from /proc, in steps of 10 ms of the whole run).
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::BatchReply;
+use kit::credentials::{ClusterKey, Credentials};
 use kit::link::{Address, Link, LinkOptions};
 use kit::peer_plane::{self, Limits, PeerRequest};
 
@@ -25,25 +27,35 @@ fn main() {
     may::config().set_worker_pin(false);
     may::config().set_timeout_ns(1_000_000_000);
     match std::env::args().nth(1).as_deref() {
-        Some("serve") => serve(),
-        _ => measure(),
+        Some("serve") => serve(&credentials(std::env::args().nth(2).is_some())),
+        _ => {
+            println!("key lanes callers   calls/s   p50 ms   p99 ms   us/call here   us/call there");
+            [false, true, false, true].into_iter().for_each(measure);
+        }
     }
 }
 
 /// Echoes until standard input closes.
-fn serve() {
+fn serve(credentials: &Credentials) {
     let listener = peer_plane::listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let echo = |request: &PeerRequest<'_>| {
         peer_plane::answer(request.body, |items: Vec<u64>| -> BatchReply<u64> { Ok(items) })
     };
-    let plane = peer_plane::serve(listener, Limits::default(), Arc::new(echo)).unwrap();
+    let plane = peer_plane::serve(listener, Limits::default(), credentials.clone(), Arc::new(echo)).unwrap();
     println!("{}", plane.local_addr().port());
     io::stdin().lines().for_each(drop);
 }
 
-fn measure() {
+fn credentials(keyed: bool) -> Credentials {
+    let key = || ClusterKey::from_text("a key of the benchmark, which is no secret");
+    Credentials::new(keyed.then(key).into_iter().collect(), false)
+}
+
+fn measure(keyed: bool) {
+    let credentials = credentials(keyed);
     let mut server = Command::new(std::env::current_exe().unwrap())
         .arg("serve")
+        .args(keyed.then_some("keyed"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -51,11 +63,14 @@ fn measure() {
     let mut port = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut port).unwrap();
     let target = Address::new("127.0.0.1", port.trim().parse().unwrap());
-    println!("lanes callers   calls/s   p50 ms   p99 ms   us/call here   us/call there");
     for lanes in [1, 2] {
         for callers in [1, 64, 256] {
-            let link =
-                Link::open("bench", target.clone(), "/echo", LinkOptions { lanes, ..LinkOptions::default() });
+            let link = Link::open(
+                "bench",
+                target.clone(),
+                "/echo",
+                LinkOptions { lanes, ..LinkOptions::new(&credentials) },
+            );
             let before = (processor_us("self"), processor_us(&server.id().to_string()));
             let mut times = run(&link, callers);
             let here = processor_us("self") - before.0;
@@ -64,7 +79,8 @@ fn measure() {
             let calls = times.len() as f64;
             let percentile = |p: usize| times[times.len() * p / 100].as_secs_f64() * 1e3;
             println!(
-                "{lanes:5} {callers:7} {:9.0} {:8.3} {:8.3} {:14.1} {:15.1}",
+                "{} {lanes:5} {callers:7} {:9.0} {:8.3} {:8.3} {:14.1} {:15.1}",
+                if keyed { "yes" } else { "no " },
                 calls / RUN.as_secs_f64(),
                 percentile(50),
                 percentile(99),

@@ -8,14 +8,18 @@
 //! framing that leaves no doubt where the request ends. Guaranteed to a client: an answer to every request that was
 //! read in full, in order, also when the handler panics (500), and `application/problem+json` for every refusal.
 //! Bounded: connections, bytes, and the time in every phase of a connection except the handler, which has its own
-//! deadlines. Not here: TLS, rate limits, what a request means (`router`, `body`).
+//! deadlines. With a certificate, TLS (`tls`). Not here: rate limits, what a request means (`router`, `body`).
 
 mod connection;
 mod deadlines;
 mod exchange;
 mod framing;
 mod listener;
+mod memory;
+mod refused;
 mod socket;
+mod tls;
+mod wishes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,18 +29,23 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use may::io::WaitIoWaker;
 
+use crate::exit::{Exit, Failure};
 use crate::http::{Request, Response};
 use deadlines::Connections;
 pub use listener::{ListenError, Listener, listen};
+pub use memory::{Conversation, converse};
+pub use tls::Tls;
 
 /// The smallest buffer that hyper works with.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
 
 /// What one connection, and all of them, may cost.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Request line and header fields, in bytes. Beyond it 431, or 414 for a target beyond 64 KiB.
+    /// Request line and header fields, in bytes. Beyond it 431.
     pub head_bytes_max: usize,
+    /// Request target, in bytes as it was sent. Beyond it 414.
+    pub target_bytes_max: usize,
     /// Header fields of a request, 1 to 100. Beyond it 431.
     pub headers_max: usize,
     /// Body of a request, in bytes, after decoding. Beyond it 413.
@@ -54,12 +63,17 @@ pub struct Limits {
     pub linger: Duration,
     /// Connections open at a time. One more gets 503 and is closed.
     pub connections_max: usize,
+    /// Connections open at a time from one address: an IPv4 address, or the 64 bits of an IPv6 address that are its
+    /// network's. One more gets 503 and is closed.
+    pub connections_per_address_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let connections_max = listener::connections_max();
         Limits {
             head_bytes_max: 16 * 1024,
+            target_bytes_max: 8 * 1024,
             headers_max: 64,
             body_bytes_max: 64 * 1024,
             head: Duration::from_secs(5),
@@ -67,8 +81,35 @@ impl Default for Limits {
             idle: Duration::from_secs(30),
             write_stall: Duration::from_secs(10),
             linger: Duration::from_secs(2),
-            connections_max: listener::connections_max(),
+            connections_max,
+            connections_per_address_max: Limits::share_of(connections_max),
         }
+    }
+}
+
+impl Limits {
+    /// What one address may have of so many connections, unless told: three quarters, at least one. No address can shut
+    /// out all others, and a load balancer, which is one address for everybody, has room.
+    pub fn share_of(connections_max: usize) -> usize {
+        (connections_max - connections_max / 4).max(1)
+    }
+
+    /// Whether this process may open that many connections. Asked by who is about to listen.
+    ///
+    /// # Errors
+    /// `Exit::Config` if its limit of descriptors is too low.
+    pub fn check_descriptors(&self) -> Result<(), Failure> {
+        let (wanted, most) = (self.connections_max, listener::connections_max());
+        if wanted <= most {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Config,
+            format!(
+                "--connections-max (QUIRE_CONNECTIONS_MAX) is {wanted}, and this process's limit of descriptors allows \
+                 {most}; raise the limit (ulimit -n, LimitNOFILE) or ask for fewer"
+            ),
+        ))
     }
 }
 
@@ -90,6 +131,7 @@ struct Plane {
     limits: Limits,
     handler: Arc<dyn Handler>,
     http: http1::Builder,
+    tls: Option<Tls>,
     connections: Arc<Connections>,
 }
 
@@ -105,14 +147,22 @@ pub struct ApiPlane {
 /// # Panics
 /// If the operating system has no thread or no event queue left for the server: at start there must be.
 pub fn serve(listener: Listener, limits: Limits, handler: Arc<dyn Handler>) -> ApiPlane {
-    let mut http = http1::Builder::new();
-    http.half_close(true)
-        .header_read_timeout(None)
-        .max_headers(limits.headers_max)
-        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
-        .max_header_size(limits.head_bytes_max);
-    let connections = Arc::new(Connections::new());
-    let plane = Arc::new(Plane { limits, handler, http, connections: connections.clone() });
+    serve_tls(listener, limits, None, handler)
+}
+
+/// As `serve`, with TLS if there is a certificate.
+///
+/// # Panics
+/// As `serve`.
+pub fn serve_tls(
+    listener: Listener,
+    limits: Limits,
+    tls: Option<Tls>,
+    handler: Arc<dyn Handler>,
+) -> ApiPlane {
+    let http = hyper_for(&limits);
+    let connections = Arc::new(Connections::new(&limits));
+    let plane = Arc::new(Plane { limits, handler, http, tls, connections: connections.clone() });
     let local_addr = listener.local_addr();
     let acceptor = listener.accept_for(plane.clone());
     thread::Builder::new()
@@ -120,6 +170,17 @@ pub fn serve(listener: Listener, limits: Limits, handler: Arc<dyn Handler>) -> A
         .spawn(move || connections.tick())
         .expect("a thread for the deadlines can be started");
     ApiPlane { local_addr, acceptor, plane }
+}
+
+/// hyper, within these limits.
+fn hyper_for(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.half_close(true)
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
+        .max_header_size(limits.head_bytes_max);
+    http
 }
 
 impl ApiPlane {

@@ -22,7 +22,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// Most bytes of a client's text that an error repeats; the rest becomes `...`.
 const QUOTE_BYTES_MAX: usize = 60;
 /// The header that carries a key.
-const KEY_HEADER: &str = "idempotency-key";
+pub const KEY_HEADER: &str = "idempotency-key";
 
 /// A JSON object whose fields are read one by one.
 #[derive(Debug)]

@@ -6,30 +6,45 @@
 //! for). A storage error or a damaged value ends the process: nothing may be written after a failed sync, and a
 //! restart reads what the disk really holds.
 
+mod admission;
 mod calls;
+mod describe;
+mod fetch;
+mod figures;
 mod formation;
 mod join;
 mod levels;
+mod members;
 mod peers;
+mod scrub;
+mod timeline;
+mod views;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::Rejected;
-use api::replication::Member;
+use api::replication::{Hello, Member, Welcome};
 use wal::data_dir::{DataDir, DirError};
 use wal::driver::{self, Handle, Outside};
-use wal::meta::{self, Formation, NodeId};
-use wal::replica::{Done, Now, Outcomes, ReadFailed, Refused, Status};
+use wal::meta::{self, Formation, Membership, NodeId};
+use wal::replica::{Done, Keep, Now, Outcomes, ReadFailed, Refused, Status, Wanted};
 use wal::store::{LOG, Lmdb, META, Store};
 use wal::{Command, StateMachine, Table};
 
 use crate::clock;
+use crate::credentials::Credentials;
 use crate::exit::{Exit, Failure};
+use crate::link::Link;
+use crate::log_reader::{LogReader, Owner};
+use crate::metrics::Calls;
 use crate::wait::{Watch, promise};
 use peers::Peers;
+pub use scrub::ScrubRate;
+pub use timeline::{Stages, Timeline};
+use views::Views;
 
 /// How long a full inbox is given to empty itself before the replica thread is told to stop again.
 const STOP_PAUSE: Duration = Duration::from_millis(20);
@@ -45,6 +60,8 @@ pub struct GroupConfig {
     pub process: u64,
     /// All members, this one among them.
     pub members: Vec<Member>,
+    /// What this replica shows to its peers.
+    pub credentials: Credentials,
     /// The data directory.
     pub data_dir: PathBuf,
     /// Upper bound of the store, in bytes of address space.
@@ -53,6 +70,19 @@ pub struct GroupConfig {
     pub tick: Duration,
     /// How long all members must have understood a level before the group agrees on it.
     pub agree_after: Duration,
+    /// How it catches up, and lets others catch up.
+    pub recovery: Recovery,
+}
+
+/// How replicas catch up that were away, and find damage of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// How much of the log is kept.
+    pub keep: Keep,
+    /// Most bytes per second that are fetched of a snapshot.
+    pub snapshot_bytes_per_s: u64,
+    /// How it looks for damage.
+    pub scrub: ScrubRate,
 }
 
 /// Who this replica is, fixed when its directory is opened.
@@ -62,12 +92,23 @@ struct Identity {
     boot: u64,
     start: u64,
     members_digest: [u8; 16],
+    /// The tables of the state machine.
+    tables: &'static [Table],
 }
 
 /// What the peer plane, the links and the daemon share.
 struct Shared {
     identity: Identity,
     formation: OnceLock<Formation>,
+    /// Who is in the group, as far as entries are applied here.
+    membership: Mutex<Membership>,
+    /// Process and node ids of peers that introduced themselves: newer than `membership` where that is behind.
+    introduced: Mutex<BTreeMap<u64, NodeId>>,
+    /// The snapshot that the replica needs.
+    wanted: Mutex<Option<Wanted>>,
+    /// Rises when that is another one; and on the stop.
+    wanted_news: Arc<Watch>,
+    views: Views,
     /// Why this replica takes no part although it could run; for status and answers.
     waiting_for: Mutex<String>,
     visible: Arc<Watch>,
@@ -77,6 +118,11 @@ struct Shared {
     heard: Mutex<BTreeSet<u64>>,
     /// Process ids of peers that were seen to be gone. The links that watch them say so, and take it back.
     gone: Mutex<BTreeSet<u64>>,
+    /// Links to members that asked to be admitted; at most one for each that is configured.
+    applicants: Mutex<BTreeMap<u64, Link<Hello, Welcome>>>,
+    timeline: Arc<Timeline>,
+    scrub: scrub::Progress,
+    calls: Arc<Calls>,
 }
 
 /// A replica of a group. Dropping it does not stop it; see `stop`.
@@ -84,11 +130,17 @@ pub struct Replica<R> {
     shared: Arc<Shared>,
     handle: Handle<R>,
     store: Arc<dyn Store>,
+    peers: Peers<R>,
 }
 
 impl<R> Clone for Replica<R> {
     fn clone(&self) -> Self {
-        Replica { shared: self.shared.clone(), handle: self.handle.clone(), store: self.store.clone() }
+        Replica {
+            shared: self.shared.clone(),
+            handle: self.handle.clone(),
+            store: self.store.clone(),
+            peers: self.peers.clone(),
+        }
     }
 }
 
@@ -103,6 +155,7 @@ impl<R: Send + 'static> Replica<R> {
         let mut txn = store.write().map_err(storage_failure)?;
         let boot = meta::count_boot(&mut *txn).map_err(storage_failure)?;
         let formed = meta::formation(&*txn).map_err(storage_failure)?;
+        let membership = meta::membership(&*txn).map_err(storage_failure)?.unwrap_or_default();
         txn.commit().map_err(storage_failure)?;
         let store: Arc<dyn Store> = Arc::new(store);
 
@@ -111,22 +164,32 @@ impl<R: Send + 'static> Replica<R> {
             boot,
             start: uuid::Uuid::new_v4().as_u64_pair().0,
             members_digest: members_digest(&config.members),
+            tables: machine.tables(),
             config,
         };
         let shared = Arc::new(Shared {
             identity,
             formation: OnceLock::new(),
+            membership: Mutex::new(membership),
+            introduced: Mutex::default(),
+            wanted: Mutex::default(),
+            wanted_news: Watch::new(0),
+            views: Views::default(),
             waiting_for: Mutex::new("peers".into()),
             visible: Watch::new(0),
             roles: Watch::new(0),
             stopping: Watch::new(0),
             heard: Mutex::default(),
             gone: Mutex::default(),
+            applicants: Mutex::default(),
+            timeline: Arc::new(Timeline::new()),
+            scrub: scrub::Progress::default(),
+            calls: Arc::default(),
         });
         if let Some(formation) = formed {
             shared.formation.set(formation).expect("set once, here or by `form`");
         }
-        let peers = Peers::default();
+        let peers = Peers::new(&shared);
         let outside = Outside {
             clock: Box::new(now),
             tick: shared.identity.config.tick,
@@ -138,8 +201,25 @@ impl<R: Send + 'static> Replica<R> {
                 let roles = shared.roles.clone();
                 Box::new(move || roles.bump())
             },
+            observer: Some(shared.timeline.observer()),
+            on_members: {
+                let (shared, peers) = (shared.clone(), peers.clone());
+                Box::new(move |members| {
+                    *lock(&shared.membership) = members.clone();
+                    peers.members_changed(members);
+                })
+            },
+            on_wanted: {
+                let shared = shared.clone();
+                Box::new(move |wanted| {
+                    *lock(&shared.wanted) = wanted;
+                    shared.wanted_news.bump();
+                })
+            },
         };
-        let (handle, thread) = driver::spawn("replica", store.clone(), machine, peers.clone(), outside);
+        let transport = peers.transport();
+        let (handle, thread) = driver::spawn("replica", store.clone(), machine, transport, outside);
+        peers.deliver_to(handle.clone());
         spawn("replica-guard", move || {
             let _directory = directory; // locked for as long as the replica may write
             match thread.join() {
@@ -150,17 +230,28 @@ impl<R: Send + 'static> Replica<R> {
                 }
             }
         });
-        let replica = Replica { shared, handle, store };
+        let replica = Replica { shared, handle, store, peers };
         let joiner = replica.clone();
-        spawn("join", move || joiner.join(&peers));
+        spawn("join", move || joiner.join());
+        let fetching = replica.clone();
+        spawn("snapshots", move || fetching.fetch_what_is_wanted());
         let agreeing = replica.clone();
         spawn("levels", move || agreeing.agree_on_levels());
+        let scrubbing = replica.clone();
+        spawn("scrub", move || scrubbing.scrub());
         Ok(replica)
     }
 
     /// The store, for reading.
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// What shows this replica's log to tools elsewhere. Has a thread of its own: make one and keep it.
+    pub fn log_reader(&self) -> LogReader {
+        let Identity { config, node, .. } = &self.shared.identity;
+        let owner = Owner { role: config.role, process: config.process, node: *node };
+        LogReader::open(self.store.clone(), owner)
     }
 
     /// What the replica says of itself; `None` until it takes part.
@@ -181,6 +272,11 @@ impl<R: Send + 'static> Replica<R> {
     /// This replica's process id.
     pub fn process(&self) -> u64 {
         self.shared.identity.config.process
+    }
+
+    /// What this replica shows to other daemons.
+    pub fn credentials(&self) -> &Credentials {
+        &self.shared.identity.config.credentials
     }
 
     /// All configured members.
@@ -209,6 +305,16 @@ impl<R: Send + 'static> Replica<R> {
     /// Newest log time applied here, in ms.
     pub fn log_ms(&self) -> u64 {
         self.handle.published().log_ms()
+    }
+
+    /// How long the stages of the newest writes took.
+    pub fn timeline(&self) -> &Arc<Timeline> {
+        &self.shared.timeline
+    }
+
+    /// The calls of other daemons to this one, as its daemon counts them.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.shared.calls
     }
 
     /// The index that readers see, as something to wait on.
@@ -265,6 +371,7 @@ impl<R: Send + 'static> Replica<R> {
                 Rejected::NotPrimary { primary: primary.and_then(|node| self.process_of(node)) }
             }
             Refused::Full => Rejected::Overloaded("too many commands wait to be committed".into()),
+            Refused::NoRoom(why) => Rejected::NotReady(self.without_room(*why)),
             Refused::NotAgreed { wanted, agreed } => Rejected::NotReady(format!(
                 "waiting for all members of the group to run a release of level {wanted}; they have agreed on level {agreed}"
             )),
@@ -283,6 +390,7 @@ impl<R: Send + 'static> Replica<R> {
     /// Lets go of waiting peers (`WATCH`), so that the peer plane can drain.
     pub fn stop_watches(&self) {
         self.shared.stopping.publish(1);
+        self.shared.wanted_news.bump();
     }
 
     /// Ends the replica's threads, once everything queued before is done.
@@ -296,7 +404,25 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     fn process_of(&self, node: NodeId) -> Option<u64> {
-        self.shared.formation.get()?.process_of(node)
+        self.shared.process_of(node)
+    }
+}
+
+impl Shared {
+    /// The process id of a node of the group: by the log, or because it has introduced itself.
+    fn process_of(&self, node: NodeId) -> Option<u64> {
+        let introduced = || {
+            let introduced = lock(&self.introduced);
+            introduced.iter().find(|(_, known)| **known == node).map(|(process, _)| *process)
+        };
+        lock(&self.membership).process_of(node).or_else(introduced)
+    }
+
+    /// The other members that vote.
+    fn other_voters(&self) -> Vec<u64> {
+        let members = lock(&self.membership);
+        let others = members.voters.iter().filter(|node| **node != self.identity.node);
+        others.filter_map(|node| members.process_of(*node)).collect()
     }
 }
 
@@ -320,6 +446,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     drop(thread.expect("the operating system gives a daemon its few threads"));
+}
+
+/// For a reader of the store without whose answer this replica is of no use to its group: ends the process if what is
+/// stored is damaged, as it ends when the replica itself meets damage. What else cannot be read may be tried again.
+pub fn end_if_damaged(error: &wal::Error) {
+    if let wal::Error::Damaged { .. } = error {
+        die(Failure { exit: Exit::Damaged, message: error.to_string() });
+    }
 }
 
 /// Ends the process at once. The log has the reason.

@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 
 use ::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use ::http::{Method, StatusCode};
+use api::trace::Trace;
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::problem::Problem;
+
+/// The header that carries a trace (W3C Trace Context).
+pub const TRACEPARENT: &str = "traceparent";
 
 /// A request that was read to its end.
 #[derive(Debug, Clone)]
@@ -32,17 +36,41 @@ impl Request {
     /// The first value of this name in the query, percent-decoded once, `+` read as a space. A `%` that starts no
     /// escape stands for itself, and bytes that are no UTF-8 become U+FFFD, as in a browser's own decoder.
     pub fn query_param(&self, name: &str) -> Option<String> {
-        let pairs = self.query.as_deref()?.split('&').filter(|pair| !pair.is_empty());
-        pairs
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .find(|(key, _)| form_decoded(key) == name)
-            .map(|(_, value)| form_decoded(value))
+        form_field(self.query.as_deref()?, name)
+    }
+
+    /// The first value of this name in a body of a browser's form (`application/x-www-form-urlencoded`), decoded as
+    /// `query_param` does. `None` also if the body is not UTF-8.
+    pub fn form_param(&self, name: &str) -> Option<String> {
+        form_field(std::str::from_utf8(&self.body).ok()?, name)
+    }
+
+    /// All values of this name in the query, decoded likewise, in order.
+    pub fn query_params(&self, name: &str) -> Vec<String> {
+        let pairs = self.query.as_deref().unwrap_or_default().split('&');
+        let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        pairs.filter(|(key, _)| form_decoded(key) == name).map(|(_, value)| form_decoded(value)).collect()
     }
 
     /// The first value of this header field, `None` if it is absent or not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    /// The trace that the request belongs to; `None` without a `traceparent`, with a malformed one, and with several.
+    pub fn trace(&self) -> Option<Trace> {
+        let mut values = self.headers.get_all(TRACEPARENT).iter();
+        let value = values.next().filter(|_| values.next().is_none())?;
+        value.to_str().ok()?.parse().ok()
+    }
+}
+
+fn form_field(pairs: &str, name: &str) -> Option<String> {
+    let pairs = pairs.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| form_decoded(key) == name)
+        .map(|(_, value)| form_decoded(value))
 }
 
 fn form_decoded(text: &str) -> String {
@@ -72,9 +100,25 @@ impl Response {
         })
     }
 
+    /// A body of this media type that others may share.
+    pub fn shared(status: StatusCode, media_type: &'static str, body: Bytes) -> Response {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(media_type))]);
+        Response { status, headers, body }
+    }
+
     /// A plain text body, UTF-8.
     pub fn text(status: u16, body: impl Into<String>) -> Response {
-        let response = Self::with_body(status, "text/plain; charset=utf-8", body.into().into_bytes());
+        Self::of_type(status, "text/plain; charset=utf-8", body)
+    }
+
+    /// A body of bytes that only a program can read.
+    pub fn bytes(body: Vec<u8>) -> Response {
+        Self::with_body(200, "application/octet-stream", body).unwrap_or_else(|| Problem::internal().into())
+    }
+
+    /// A text of this media type. A status outside 200 to 599 is a mistake of ours and becomes a 500 problem.
+    pub fn of_type(status: u16, media_type: &'static str, body: impl Into<String>) -> Response {
+        let response = Self::with_body(status, media_type, body.into().into_bytes());
         response.unwrap_or_else(|| Problem::internal().into())
     }
 
@@ -145,6 +189,16 @@ mod tests {
         ] {
             assert_eq!(asking(query).query_param(name).as_deref(), want, "{name} in {query:?}");
         }
+    }
+
+    #[test]
+    fn a_form_is_decoded_as_a_query_is() {
+        let sent = |body: &[u8]| Request { body: body.to_vec(), ..asking(Some("a=of+the+query")) };
+        let form = sent(b"key=a%2Bb&quantity=2&title=Xen+and");
+        assert_eq!(form.form_param("key").as_deref(), Some("a+b"));
+        assert_eq!(form.form_param("title").as_deref(), Some("Xen and"));
+        assert_eq!(form.form_param("a"), None);
+        assert_eq!(sent(b"a=\xff").form_param("a"), None);
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Stop {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 if requested.requested() {
+                    crate::logging::flush();
                     std::process::exit(128 + signal);
                 }
                 requested.request();

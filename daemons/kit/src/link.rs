@@ -16,9 +16,11 @@
 //! All links stop their threads when the last handle is dropped, and break off a call that is in flight then.
 
 mod batch;
+mod census;
 mod direct;
 mod frames;
 mod http;
+mod open;
 mod primary;
 mod queue;
 mod single;
@@ -33,6 +35,9 @@ use std::time::Duration;
 
 use api::{BATCH_ITEMS_MAX, Rejected};
 
+use crate::credentials::Credentials;
+
+pub(crate) use census::Links;
 pub use direct::{DirectLink, Hangup};
 pub use frames::FrameLink;
 pub use primary::PrimaryLink;
@@ -108,6 +113,8 @@ fn say(rejected: &Rejected) -> String {
 /// How a link behaves.
 #[derive(Debug, Clone)]
 pub struct LinkOptions {
+    /// What the daemon shows to those it calls.
+    pub credentials: Credentials,
     /// Connections, each with a thread, that share the queue; at least 1. More than one lets a quick call overtake
     /// a slow one.
     pub lanes: usize,
@@ -123,9 +130,11 @@ pub struct LinkOptions {
     pub idempotent: bool,
 }
 
-impl Default for LinkOptions {
-    fn default() -> LinkOptions {
+impl LinkOptions {
+    /// The usual ones, with what this daemon shows to others: `Credentials::none()` reaches nobody who has a key.
+    pub fn new(credentials: &Credentials) -> LinkOptions {
         LinkOptions {
+            credentials: credentials.clone(),
             lanes: 1,
             queue_max: 4096,
             batch_max: BATCH_ITEMS_MAX,
@@ -133,9 +142,7 @@ impl Default for LinkOptions {
             idempotent: false,
         }
     }
-}
 
-impl LinkOptions {
     fn checked(self) -> LinkOptions {
         LinkOptions {
             lanes: self.lanes.max(1),

@@ -1,19 +1,22 @@
 //! The port on which daemons talk to each other: `may_minihttp` behind guards of our own.
 //!
-//! For daemons only, on a network that is private or loopback: anyone else gets 403 and is closed. What the
-//! library does not do is done here (the measurements are in `docs/`): a body is always read to its end before a
+//! For daemons only. With a cluster key every request on a connection is authenticated (`peer_session`), and one that
+//! is not changes nothing: 401, closed. Without a key the network must be private or loopback: anyone else gets 403 and
+//! is closed. What the library does not do is done here (the measurements are in `docs/`): a body is always read to its end before a
 //! handler sees it, as a slice; framing that is not exactly understood is refused and the connection closed, so
-//! that no byte of a body is ever taken for a request; connections are capped, and idle or dawdling ones closed;
+//! that no byte of a body is ever taken for a request; connections are capped, those of strangers more tightly, and idle
+//! or dawdling ones closed, and so is one whose head grows too long;
 //! a handler that panics costs one answer; a daemon that stops answers what it has begun.
 //!
 //! What the library cannot do stays undone: no more than 16 request headers, no chunked bodies, and a request that
-//! arrives together with garbage is lost with it (the connection closes, nothing was executed or answered). The
-//! size of an unfinished head is bounded only by the idle limit.
+//! arrives together with garbage is lost with it (the connection closes, nothing was executed or answered). An unfinished
+//! head is looked at every `REAPER_TICK`, so it may be longer than it should by what arrives in that time.
 //!
 //! A handler is called on the connection's coroutine: it may park, and must not block the thread.
 
 mod connection;
 mod listen;
+mod received;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,10 +25,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use api::{BATCH_ITEMS_MAX, Batch, BatchReply, Rejected};
+use api::trace::Trace;
+use api::{BATCH_ITEMS_MAX, Batch, BatchReply, Rejected, Traces};
 use may::coroutine::JoinHandle;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::credentials::Credentials;
 
 use connection::Connection;
 pub use listen::{ListenError, Listener, listen};
@@ -35,8 +41,10 @@ pub use listen::{ListenError, Listener, listen};
 pub struct PeerRequest<'a> {
     /// The path as it was sent, with the query if there is one.
     pub path: &'a str,
-    /// Who sent it.
+    /// Where it came from.
     pub from: SocketAddr,
+    /// Who sent it, if the cluster key vouches for it: `frontend 1`.
+    pub caller: Option<&'a str>,
     /// The body; empty if there was none.
     pub body: &'a [u8],
 }
@@ -82,8 +90,32 @@ pub fn answer<Q: DeserializeOwned, A: Serialize>(
     body: &[u8],
     f: impl FnOnce(Vec<Q>) -> BatchReply<A>,
 ) -> PeerReply {
-    let batch: Batch<Q> = match postcard::from_bytes(body) {
-        Ok(batch) => batch,
+    answer_batch(body, |items, _| f(items))
+}
+
+/// As `answer`, with the trace of each item. Traces that cannot be read are none: nothing is decided by them.
+pub fn answer_in<Q: DeserializeOwned, A: Serialize>(
+    body: &[u8],
+    f: impl FnOnce(Vec<Q>, &[Option<Trace>]) -> BatchReply<A>,
+) -> PeerReply {
+    answer_batch(body, |items, rest| {
+        let mut traces = vec![None; items.len()];
+        for (at, trace) in postcard::from_bytes::<Traces>(rest).unwrap_or_default() {
+            if let Some(place) = traces.get_mut(at as usize) {
+                *place = Some(trace);
+            }
+        }
+        f(items, &traces)
+    })
+}
+
+/// Hands the items to `f`, and what follows them in the body.
+fn answer_batch<Q: DeserializeOwned, A: Serialize>(
+    body: &[u8],
+    f: impl FnOnce(Vec<Q>, &[u8]) -> BatchReply<A>,
+) -> PeerReply {
+    let (batch, rest) = match postcard::take_from_bytes::<Batch<Q>>(body) {
+        Ok(read) => read,
         Err(error) => {
             return PeerReply::text(
                 400,
@@ -92,8 +124,10 @@ pub fn answer<Q: DeserializeOwned, A: Serialize>(
         }
     };
     let reply = match batch.items.len() {
-        0..=BATCH_ITEMS_MAX => f(batch.items),
-        n => Err(Rejected::Refused(format!("{n} items in one batch, at most {BATCH_ITEMS_MAX} are taken"))),
+        0..=BATCH_ITEMS_MAX => f(batch.items, rest),
+        _ => {
+            Err(Rejected::Refused(format!("a batch of more than the {BATCH_ITEMS_MAX} items that are taken")))
+        }
     };
     match postcard::to_stdvec(&reply) {
         Ok(body) => PeerReply { status: 200, body },
@@ -115,7 +149,15 @@ pub struct Limits {
     pub idle: Duration,
     /// How long a body may take from its head to its end; then 408, and the connection closes.
     pub body: Duration,
-    /// Whom to serve, by source address; others get 403 and are closed.
+    /// Longest head in bytes. A longer one ends the connection, at the latest when 64 KiB more were read.
+    pub head_bytes_max: usize,
+    /// Most connections at a time that have not shown the cluster key, where one is wanted; further ones get 503.
+    pub strangers_max: usize,
+    /// The same from one address.
+    pub strangers_per_address_max: usize,
+    /// How long such a connection may exist.
+    pub stranger: Duration,
+    /// Whom to serve without a cluster key, by source address; others get 403 and are closed.
     pub sources: fn(IpAddr) -> bool,
 }
 
@@ -126,6 +168,10 @@ impl Default for Limits {
             connections_max: 256,
             idle: Duration::from_secs(60),
             body: Duration::from_secs(10),
+            head_bytes_max: 16 * 1024,
+            strangers_max: 128,
+            strangers_per_address_max: 64,
+            stranger: Duration::from_secs(5),
             sources: is_private,
         }
     }
@@ -152,13 +198,14 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Starts to serve. Returns at once.
+/// Starts to serve, as the daemon with these credentials. Returns at once.
 ///
 /// # Errors
 /// If the port was taken since `listen`, or the acceptor cannot be started.
 pub fn serve(
     listener: Listener,
     limits: Limits,
+    credentials: Credentials,
     handler: Arc<dyn PeerHandler>,
 ) -> Result<PeerPlane, ListenError> {
     let address = listener.local_addr();
@@ -166,6 +213,7 @@ pub fn serve(
     let shared = Arc::new(Shared {
         address,
         limits,
+        credentials,
         handler,
         draining: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
@@ -259,6 +307,7 @@ impl Drop for PeerPlane {
 struct Shared {
     address: SocketAddr,
     limits: Limits,
+    credentials: Credentials,
     handler: Arc<dyn PeerHandler>,
     /// Answers say `Connection: close` from now on.
     draining: AtomicBool,
@@ -289,12 +338,13 @@ impl std::fmt::Debug for Shared {
 fn reap(shared: &Shared, acceptor: &JoinHandle<()>) {
     while !shared.stopped.load(Ordering::SeqCst) {
         for connection in shared.table_snapshot() {
-            connection.check_time(&shared.limits);
+            connection.check(shared);
         }
         if acceptor.is_done() && !shared.stopped.load(Ordering::SeqCst) {
             // It ends by itself only if no stack could be mapped for a connection. A daemon that is deaf to its
             // peers and looks alive is worse than a dead one, which is started again.
             log::error!("the acceptor of the peer plane on {} ended; aborting", shared.address);
+            crate::logging::flush();
             std::process::abort();
         }
         thread::park_timeout(REAPER_TICK);
@@ -324,6 +374,27 @@ mod tests {
     }
 
     #[test]
+    fn items_are_answered_with_their_traces() {
+        let trace = Trace { id: 7, parent: 8, flags: 0 };
+        let items = postcard::to_stdvec(&Batch { items: vec![1u32, 2] }).unwrap();
+        let seen = |behind: &[u8]| {
+            let mut seen = Vec::new();
+            let body = [&items[..], behind].concat();
+            let reply = answer_in(&body, |items: Vec<u32>, traces| {
+                seen = traces.to_vec();
+                Ok(items)
+            });
+            assert_eq!(reply.status, 200);
+            seen
+        };
+        let traces = |traces: &Traces| postcard::to_stdvec(traces).unwrap();
+        assert_eq!(seen(&traces(&vec![(1, trace)])), [None, Some(trace)]);
+        assert_eq!(seen(&traces(&vec![(2, trace)])), [None, None], "of no item");
+        assert_eq!(seen(&[]), [None, None], "of an older release");
+        assert_eq!(seen(&[0xff; 3]), [None, None]);
+    }
+
+    #[test]
     fn answers_to_batches() {
         let batch = |n: usize| postcard::to_stdvec(&Batch { items: vec![7u32; n] }).unwrap();
         let double = |items: Vec<u32>| Ok(items.into_iter().map(|item| item * 2).collect::<Vec<u32>>());
@@ -335,6 +406,12 @@ mod tests {
         assert_eq!(decoded(answer(&batch(BATCH_ITEMS_MAX), double)), Ok(vec![14; BATCH_ITEMS_MAX]));
         let no = |_: Vec<u32>| -> BatchReply<u32> { unreachable!("refused before") };
         assert!(matches!(decoded(answer(&batch(BATCH_ITEMS_MAX + 1), no)), Err(Rejected::Refused(_))));
+        // 2^64 - 1 items without a byte: nobody counts them.
+        let nothing =
+            |_: Vec<()>| -> BatchReply<u64> { unreachable!("a batch that is too long is not looked at") };
+        let mut many = vec![0xff; 9];
+        many.push(1);
+        assert!(matches!(decoded(answer(&many, nothing)), Err(Rejected::Refused(_))));
         assert_eq!(answer(&[9, 1], no).status, 400);
     }
 }

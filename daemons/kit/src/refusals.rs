@@ -113,6 +113,14 @@ pub fn declined(decline: &Decline) -> Problem {
         }
         Decline::Expired => unavailable("the request was under way for too long"),
         Decline::NotSetUp => unavailable("the catalog is not set up yet"),
+        Decline::NoRoom => Problem::new(
+            507,
+            "no-room",
+            "No room on disk",
+            "the catalog's disks have no room for another write; reads go on, and writes are taken again when there is room",
+        )
+        .retryable(true)
+        .retry_after(RETRY_AFTER_BOUND_S),
         Decline::CatalogFull { books } => {
             Problem::new(507, "catalog-full", "Catalog full", format!("there are {books} books, and no room for more"))
         }

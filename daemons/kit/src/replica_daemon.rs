@@ -3,20 +3,23 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::replication::Member;
 use wal::StateMachine;
 
 use crate::api_plane;
 use crate::exit::{Exit, Failure};
-use crate::group::{GroupConfig, Replica};
+use crate::group::{GroupConfig, Recovery, Replica};
 use crate::lifecycle::{self, Stop};
 use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
-use crate::settings::Members;
+use crate::settings::{Access, Members};
 use crate::supervision;
 
-/// Longest time that a stopping daemon finishes what is under way on a plane.
+/// Longest time from the request to stop to the end of all that is under way: below the 10 s after which Docker kills.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// Of it, for what is under way on the API plane. The rest is for the hand-over, which waits no longer than
+/// `HAND_OVER_LIMIT` twice, and then for the peers.
 const DRAIN_LIMIT: Duration = Duration::from_secs(4);
 /// Longest time that a stopping primary waits for another to take over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
@@ -32,6 +35,8 @@ pub struct Place {
     pub role: &'static str,
     /// The group by configuration.
     pub members: Members,
+    /// Who may do what on the two planes.
+    pub access: Access,
     /// Address of the API plane.
     pub api: SocketAddr,
     /// Address of the peer plane.
@@ -42,8 +47,12 @@ pub struct Place {
     pub map_bytes: usize,
     /// See `GroupConfig::agree_after`.
     pub agree_after: Duration,
+    /// See `GroupConfig::recovery`.
+    pub recovery: Recovery,
     /// Length of the engine's tick.
     pub tick: Duration,
+    /// What the API plane takes. Its `linger` is the daemon's own.
+    pub limits: api_plane::Limits,
 }
 
 /// Who answers on the two planes.
@@ -66,31 +75,34 @@ pub fn run<M: StateMachine>(
     serving: impl FnOnce(&Replica<M::Reply>),
 ) -> Result<(), Failure> {
     let own = place.members.own();
+    place.limits.check_descriptors()?;
     lifecycle::start_coroutines(1);
     let api_listener = api_plane::listen(place.api).map_err(in_use)?;
     let peer_listener = peer_plane::listen(place.peer).map_err(in_use)?;
+    let credentials = place.access.credentials.named(&format!("{} {}", place.role, own.id));
     let replica = Replica::open(
         GroupConfig {
             role: place.role,
             process: own.id,
             members: place.members.all().iter().map(member).collect(),
+            credentials: credentials.clone(),
             data_dir: place.data_dir.clone(),
             map_bytes: place.map_bytes,
             agree_after: place.agree_after,
+            recovery: place.recovery,
             tick: place.tick,
         },
         machine,
     )?;
     let Planes { api, peers, before_hand_over } = planes(replica.clone());
     let handler = Arc::new(Peers { replica: replica.clone(), rest: peers });
-    let peers = peer_plane::serve(peer_listener, peer_plane::Limits::default(), handler).map_err(in_use)?;
-    let limits = api_plane::Limits { linger: LINGER, ..api_plane::Limits::default() };
-    let api = api_plane::serve(api_listener, limits, api);
+    let peers = peer_plane::serve(peer_listener, peer_plane::Limits::default(), credentials, handler)
+        .map_err(in_use)?;
+    let limits = api_plane::Limits { linger: LINGER, ..place.limits.clone() };
+    let api = api_plane::serve_tls(api_listener, limits, place.access.tls.clone(), api);
     log::info!("{} {} serves {}, peers on {}", place.role, own.id, api.local_addr(), peers.local_addr());
 
-    log::warn!(
-        "no cluster key: the peer plane takes any loopback or private address; keep its port closed to others"
-    );
+    place.access.warnings().iter().for_each(|warning| log::warn!("{warning}"));
 
     let beating = replica.clone();
     supervision::feed_watchdog(move || beating.beats());
@@ -101,13 +113,14 @@ pub fn run<M: StateMachine>(
 
     supervision::stopping();
     log::info!("{} {} stops", place.role, own.id);
+    let end = Instant::now() + STOP_LIMIT;
     let api_drained = api.drain(DRAIN_LIMIT);
     before_hand_over();
     replica.hand_over(HAND_OVER_LIMIT);
     replica.stop_watches();
-    let peers_drained = peers.drain(DRAIN_LIMIT);
+    let peers_drained = peers.drain(end.saturating_duration_since(Instant::now()));
     if !(api_drained && peers_drained) {
-        log::warn!("some requests were still under way after {} s", DRAIN_LIMIT.as_secs());
+        log::warn!("some requests were still under way when the time to stop was over");
     }
     replica.stop();
     Ok(())
@@ -133,6 +146,20 @@ struct Peers<R> {
 
 impl<R: Send + 'static> PeerHandler for Peers<R> {
     fn handle(&self, request: &PeerRequest<'_>) -> PeerReply {
-        self.replica.serve(request).unwrap_or_else(|| (self.rest)(request))
+        let began = Instant::now();
+        let mut reply = self.replica.serve(request).unwrap_or_else(|| (self.rest)(request));
+        self.replica.calls().answered(request.path, request.body, reply.status, began.elapsed());
+        if reply.status == 404 {
+            // Whoever asks for what another role has was given the wrong address.
+            let caller = request
+                .caller
+                .map_or_else(|| request.from.to_string(), |caller| format!("{caller} at {}", request.from));
+            let own = self.replica.credentials().name();
+            reply = PeerReply::text(
+                404,
+                format!("no such call at {own}: {} of {caller}; check the address", request.path),
+            );
+        }
+        reply
     }
 }

@@ -5,33 +5,74 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ::http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
+use crate::admin::AdminPolicy;
 use crate::http::{Request, Response};
+use crate::metrics::{Answering, Requests, RouteStats};
 use crate::problem::Problem;
+use crate::slow;
 
 /// A handler: a plain function that may park and never blocks its thread.
 pub type Handler<C> = fn(&C, &Request, &Params<'_>) -> Result<Response, Problem>;
 
 /// The routes of a server whose handlers share a context `C`.
 pub struct Router<C> {
+    admin: AdminPolicy,
     paths: matchit::Router<usize>,
     routes: Vec<Route<C>>,
     by_pattern: HashMap<&'static str, usize>,
+    requests: Arc<Requests>,
+    /// Where requests are counted that no handler gets.
+    unrouted: Arc<RouteStats>,
 }
 
 /// One path: the methods it knows, and what `Allow` says about it.
 struct Route<C> {
-    methods: Vec<(Method, Handler<C>)>,
+    methods: Vec<(Method, Served<C>)>,
     allow: String,
 }
 
+/// What answers, and whom.
+struct Served<C> {
+    handler: Handler<C>,
+    /// Administrators only.
+    admin: bool,
+    stats: Arc<RouteStats>,
+}
+
 impl<C> Router<C> {
-    /// A router that knows no path.
+    /// A router that knows no path, and takes for administrators whom the strictest policy without a token does.
     pub fn new() -> Self {
-        Router { paths: matchit::Router::new(), routes: Vec::new(), by_pattern: HashMap::new() }
+        Router::counting_in(&Arc::new(Requests::new()))
+    }
+
+    /// A router that knows no path, and counts with others: a path that another one knows is one with it.
+    pub fn counting_in(requests: &Arc<Requests>) -> Self {
+        let requests = requests.clone();
+        Router {
+            admin: AdminPolicy::default(),
+            paths: matchit::Router::new(),
+            routes: Vec::new(),
+            by_pattern: HashMap::new(),
+            unrouted: requests.route("any", "none"),
+            requests,
+        }
+    }
+
+    /// What its routes were asked.
+    pub fn requests(&self) -> &Arc<Requests> {
+        &self.requests
+    }
+
+    /// With this rule for the routes of `admin_route`.
+    #[must_use]
+    pub fn admins(mut self, policy: AdminPolicy) -> Self {
+        self.admin = policy;
+        self
     }
 
     /// With a handler for this method on paths like this one, e.g. `/lookup/{id}`. A `GET` serves `HEAD` too; `OPTIONS`
@@ -41,7 +82,17 @@ impl<C> Router<C> {
     /// If the pattern is malformed, has more than two parameters, conflicts with another, or already has this method: the
     /// table is wrong.
     #[must_use]
-    pub fn route(mut self, method: Method, pattern: &'static str, handler: Handler<C>) -> Self {
+    pub fn route(self, method: Method, pattern: &'static str, handler: Handler<C>) -> Self {
+        self.with(method, pattern, handler, false)
+    }
+
+    /// As `route`, for administrators only: anybody else gets 401 or 403 (see `AdminPolicy`), and the handler does not run.
+    #[must_use]
+    pub fn admin_route(self, method: Method, pattern: &'static str, handler: Handler<C>) -> Self {
+        self.with(method, pattern, handler, true)
+    }
+
+    fn with(mut self, method: Method, pattern: &'static str, handler: Handler<C>, admin: bool) -> Self {
         let params = pattern.matches('{').count();
         assert!(
             params <= PARAMS_MAX,
@@ -55,29 +106,66 @@ impl<C> Router<C> {
             self.routes.push(Route { methods: Vec::new(), allow: String::new() });
             index
         });
+        let stats = self.requests.route(method.as_str(), pattern);
         let route = &mut self.routes[index];
-        assert!(route.handler(&method).is_none(), "{method} {pattern} has a handler already");
-        route.methods.push((method, handler));
+        assert!(route.served(&method).is_none(), "{method} {pattern} has a handler already");
+        route.methods.push((method, Served { handler, admin, stats }));
         route.allow = allow(route.methods.iter().map(|(method, _)| method));
         self
     }
 
-    /// Answer a request: with the handler's answer, or 404, or 405 with `Allow`, or 400 for a parameter that is no
-    /// percent-encoded UTF-8.
-    pub fn handle(&self, ctx: &C, request: &Request) -> Response {
-        if request.path == "*" && request.method == Method::OPTIONS {
-            return no_content(&allow([&Method::GET, &Method::POST, &Method::PUT].into_iter()));
+    /// Answer a request that is made for another one: as `handle`, but nothing is counted, since the other one is.
+    pub fn handle_within(&self, ctx: &C, request: &Request) -> Response {
+        let found = self.find(&request.path);
+        let route = found.as_ref().map(|found| (&self.routes[*found.value], &found.params));
+        match route.and_then(|(route, params)| Some((route.served(&request.method)?, params))) {
+            None => without_handler(route.map(|(route, _)| route), request),
+            Some((served, params)) => self.serve(served, ctx, request, params).unwrap_or_else(Response::from),
         }
-        let path = without_trailing_slash(&request.path);
-        let found = if request.path.contains("//") { None } else { self.paths.at(path).ok() };
-        let Some(found) = found else { return unknown_path(&request.path).into() };
-        let route = &self.routes[*found.value];
-        let Some(handler) = route.handler(&request.method) else {
-            return route.without_handler(request);
+    }
+
+    /// Whether there is a route for this path, whatever its methods.
+    pub fn knows(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
+    /// Answer a request: with the handler's answer, or 404, or 405 with `Allow`, or 401 or 403 where only administrators
+    /// may, or 400 for a parameter that is no percent-encoded UTF-8.
+    pub fn handle(&self, ctx: &C, request: &Request) -> Response {
+        let found = self.find(&request.path);
+        let route = found.as_ref().map(|found| (&self.routes[*found.value], &found.params));
+        let routed = route.and_then(|(route, params)| Some((route.served(&request.method)?, params)));
+        let Some((served, params)) = routed else {
+            let answering = Answering::begin(&self.unrouted);
+            let response = without_handler(route.map(|(route, _)| route), request);
+            answering.done(response.status);
+            return response;
         };
-        Params::decoded(&found.params)
-            .and_then(|params| handler(ctx, request, &params))
-            .unwrap_or_else(Response::from)
+        let answering = Answering::begin(&served.stats);
+        let response = self.serve(served, ctx, request, params).unwrap_or_else(Response::from);
+        let took = answering.done(response.status);
+        self.requests.slow().look(took, || {
+            let (method, route) = served.stats.name();
+            slow::request(method, route, request, &response)
+        });
+        response
+    }
+
+    fn serve(
+        &self,
+        served: &Served<C>,
+        ctx: &C,
+        request: &Request,
+        params: &matchit::Params<'_, '_>,
+    ) -> Result<Response, Problem> {
+        if served.admin {
+            self.admin.check(request)?;
+        }
+        (served.handler)(ctx, request, &Params::decoded(params)?)
+    }
+
+    fn find<'r>(&'r self, path: &'r str) -> Option<matchit::Match<'r, 'r, &'r usize>> {
+        if path.contains("//") { None } else { self.paths.at(without_trailing_slash(path)).ok() }
     }
 }
 
@@ -88,21 +176,24 @@ impl<C> Default for Router<C> {
 }
 
 impl<C> Route<C> {
-    fn handler(&self, method: &Method) -> Option<Handler<C>> {
-        let served = if *method == Method::HEAD { &Method::GET } else { method };
-        self.methods.iter().find(|(known, _)| known == served).map(|(_, handler)| *handler)
+    fn served(&self, method: &Method) -> Option<&Served<C>> {
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        self.methods.iter().find(|(known, _)| known == method).map(|(_, served)| served)
     }
+}
 
-    fn without_handler(&self, request: &Request) -> Response {
-        if request.method == Method::OPTIONS {
-            return no_content(&self.allow);
-        }
-        let Request { method, path, .. } = request;
-        let detail = format!("{path} does not take {method}; it takes {}", self.allow);
-        Problem::new(405, "method-not-allowed", "method not allowed", detail)
-            .header("allow", &self.allow)
-            .into()
+/// The answer where no handler takes this method, or there is no such path.
+fn without_handler<C>(route: Option<&Route<C>>, request: &Request) -> Response {
+    if request.path == "*" && request.method == Method::OPTIONS {
+        return no_content(&allow([&Method::GET, &Method::POST, &Method::PUT].into_iter()));
     }
+    let Some(route) = route else { return unknown_path(&request.path).into() };
+    if request.method == Method::OPTIONS {
+        return no_content(&route.allow);
+    }
+    let Request { method, path, .. } = request;
+    let detail = format!("{path} does not take {method}; it takes {}", route.allow);
+    Problem::new(405, "method-not-allowed", "method not allowed", detail).header("allow", &route.allow).into()
 }
 
 /// The methods of `Allow`: those with a handler, and those that come with them.
@@ -264,6 +355,42 @@ mod tests {
             let response = answer(method, path);
             assert_eq!(response.status, status, "{method} {path}");
             assert_eq!(response.headers["content-type"], "application/problem+json", "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn routers_that_count_together_have_one_number_per_path() {
+        let (one, requests) = (router(), router().requests().clone());
+        let other = Router::counting_in(one.requests())
+            .route(Method::GET, "/books", |(), _, _| Ok(Response::text(200, "a page")));
+        let asking = |path: &str| Request {
+            method: Method::GET,
+            path: path.into(),
+            query: None,
+            headers: ::http::HeaderMap::new(),
+            body: Vec::new(),
+            peer: ([127, 0, 0, 1], 1).into(),
+        };
+        assert_eq!(one.handle(&(), &asking("/books")).body, "books");
+        assert_eq!(other.handle(&(), &asking("/books")).body, "a page");
+        assert_eq!(one.handle_within(&(), &asking("/books")).body, "books");
+        for (path, status) in [("/nowhere", 404), ("/buy/7", 405), ("/fails", 409), ("/search/%ff", 400)] {
+            assert_eq!(one.handle_within(&(), &asking(path)).status, status, "{path}");
+        }
+        assert_eq!(
+            one.requests().traffic().requests_total,
+            2,
+            "what is asked within a request is not one more"
+        );
+        assert_eq!(requests.traffic().requests_total, 0, "others count by themselves");
+    }
+
+    #[test]
+    fn a_router_knows_its_paths_whatever_the_method() {
+        for (path, known) in
+            [("/", true), ("/buy/7", true), ("/books/", true), ("/buy", false), ("//books", false)]
+        {
+            assert_eq!(router().knows(path), known, "{path}");
         }
     }
 

@@ -6,9 +6,15 @@
 //! (nothing) and every error says what was found, what was wanted, and where. The reference's variables keep their
 //! names; flag `--x-y` is variable `QUIRE_X_Y` otherwise.
 
+mod access;
+mod api_client;
+mod api_plane;
 mod catalog;
+mod cluster;
 mod frontend;
+mod journal;
 mod order;
+mod recovery;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -16,14 +22,23 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use log::LevelFilter;
 
+pub use self::access::{Access, AccessSettings, AdminClientSettings, PeerClientSettings, SECRET_VARIABLES};
+pub use self::api_client::ApiClientSettings;
+pub use self::api_plane::ApiPlaneSettings;
 pub use self::catalog::{CatalogConfig, CatalogSettings};
+pub use self::cluster::{ClusterConfig, ClusterSettings};
 pub use self::frontend::{FrontendConfig, FrontendSettings};
+pub use self::journal::stderr_is_the_journal;
 pub use self::order::{OrderConfig, OrderSettings};
+pub use self::recovery::RecoverySettings;
+use crate::api_plane::Limits;
 use crate::exit::{Exit, Failure};
+use crate::logging::LogFormat;
 
 /// A daemon's peer port is its API port plus this, unless named.
 pub const PEER_PORT_OFFSET: u16 = 2000;
@@ -47,6 +62,9 @@ pub const AGREE_AFTER_S: u64 = 600;
 /// How long the front end tries to get a request done in ms, unless set.
 pub const DEADLINE_MS: u64 = 5000;
 
+/// From how long on a request is slow enough to be logged in ms, unless set.
+pub const SLOW_MS: u64 = 1000;
+
 /// Order groups that must have registered before recorded sales are forgotten, when no setting says otherwise.
 pub const CONSUMERS_MIN: u64 = 1;
 
@@ -54,6 +72,7 @@ const CONSUMERS: RangeInclusive<u64> = 1..=64;
 const TICKS_MS: RangeInclusive<u64> = 1..=1000;
 const AGREE_AFTERS_S: RangeInclusive<u64> = 0..=2_592_000;
 const MAP_SIZES_GIB: RangeInclusive<u64> = 1..=16_384;
+const SLOWS_MS: RangeInclusive<u64> = 0..=60_000;
 const PORTS: RangeInclusive<u64> = 1..=65_535;
 
 /// Where a daemon is reached.
@@ -231,10 +250,22 @@ pub struct Common {
     /// Least important log lines to write: off, error, warn, info, debug or trace. Default: info
     #[arg(long, env = "QUIRE_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// How log lines look: text, or json with one object per line. Default: text
+    #[arg(long, env = "QUIRE_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Log requests that take longer, in ms, 0 to 60000, with the time of each stage; 0 logs none. Default: 1000
+    #[arg(long, env = "QUIRE_SLOW_MS", value_name = "MS")]
+    pub slow_ms: Option<String>,
     /// File of KEY=VALUE lines for the variables named here, as docker's --env-file. Flags and variables that are
     /// set win over it. Default: none
     #[arg(long, env = "QUIRE_ENV_FILE", value_name = "FILE")]
     pub env_file: Option<String>,
+    /// Who may do what.
+    #[command(flatten)]
+    pub access: AccessSettings,
+    /// What the open port takes.
+    #[command(flatten)]
+    pub api_plane: ApiPlaneSettings,
 }
 
 /// Common settings, checked.
@@ -244,6 +275,9 @@ struct CommonConfig {
     listen: IpAddr,
     peer_port: Option<u16>,
     log_level: LevelFilter,
+    limits: Limits,
+    log_format: LogFormat,
+    slow: Option<Duration>,
 }
 
 impl Common {
@@ -263,7 +297,14 @@ impl Common {
                 .map_err(|_| given.unwanted("off, error, warn, info, debug or trace"))?,
             None => LevelFilter::Info,
         };
-        Ok(CommonConfig { data_dir: data_dir.into(), listen, peer_port, log_level })
+        let limits = self.api_plane.validate(source)?;
+        let log_format = match source.get(&self.log_format, "QUIRE_LOG_FORMAT") {
+            Some(given) => LogFormat::from_str(&given.text).map_err(|()| given.unwanted("text or json"))?,
+            None => LogFormat::Text,
+        };
+        let slow_ms = source.number(&self.slow_ms, "QUIRE_SLOW_MS", SLOWS_MS, SLOW_MS)?;
+        let slow = (slow_ms > 0).then(|| Duration::from_millis(slow_ms));
+        Ok(CommonConfig { data_dir: data_dir.into(), listen, peer_port, log_level, log_format, slow, limits })
     }
 }
 
@@ -277,14 +318,20 @@ struct Source {
 impl Source {
     /// Read the environment file, if one is named. Its variables never enter this process's environment.
     fn open(common: &Common) -> Result<Source, Failure> {
-        let Some(path) = common.env_file.as_deref().filter(|path| !path.is_empty()) else {
+        Source::of_file(common.env_file.as_deref())
+    }
+
+    fn of_file(path: Option<&str>) -> Result<Source, Failure> {
+        let Some(path) = path.filter(|path| !path.is_empty()) else {
             return Ok(Source::default());
         };
         let unreadable = |why: dotenvy::Error| {
             let why = match why {
-                dotenvy::Error::LineParse(line, _) => {
-                    format!("cannot read the line {line:?}; wanted KEY=VALUE")
-                }
+                // The line itself may hold a secret.
+                dotenvy::Error::LineParse(line, _) => match line.split_once('=') {
+                    Some((key, _)) => format!("cannot read the value of {key:?}; wanted KEY=VALUE"),
+                    None => format!("cannot read a line of {} bytes; wanted KEY=VALUE", line.len()),
+                },
                 other => other.to_string(),
             };
             bad(format!("--env-file (QUIRE_ENV_FILE) {path}: {why}"))

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{SOON, any_port, serve, serve_with, soon, start_coroutines, within};
+use common::{SOON, any_port, serve, serve_as, serve_with, soon, start_coroutines, within};
+use kit::credentials::{ClusterKey, Credentials};
 use kit::peer_plane::{self, BODY_BYTES_MAX, Limits, ListenError, PeerPlane, PeerReply, PeerRequest};
 use may::coroutine;
 
@@ -283,6 +284,61 @@ fn strangers_are_refused() {
     assert_eq!(plane.connections(), 0);
 }
 
+fn keyed() -> Credentials {
+    Credentials::new(vec![ClusterKey::from_text("a key of the tests")], false).named("catalog 9")
+}
+
+#[test]
+fn who_does_not_show_the_key_gets_nothing_done_and_does_not_stay() {
+    let limits = Limits {
+        strangers_max: 5,
+        strangers_per_address_max: 3,
+        stranger: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let handled: Arc<AtomicUsize> = Arc::default();
+    let count = handled.clone();
+    let plane = serve_as(&keyed(), any_port(), limits, move |request: &PeerRequest<'_>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        echo(request)
+    });
+    let mut stream = connect(plane.local_addr());
+    stream.write_all(post("/catalog/writes", "body").as_bytes()).unwrap();
+    let (code, head, body) = read_answer(&mut stream).unwrap();
+    let said = String::from_utf8(body).unwrap();
+    assert!(code == 401 && head.contains("Connection: close"), "{head}");
+    assert!(said.contains("catalog 9 wants the cluster key") && said.contains("127.0.0.1"), "{said}");
+    // What looks like a tag is none.
+    assert_eq!(statuses(&plane, post("/catalog/writes", &"t".repeat(40)).as_bytes()), [401]);
+    assert_eq!(statuses(&plane, post("/auth/open", "no handshake").as_bytes()), [400]);
+    assert!(soon(|| plane.connections() == 0));
+
+    let silent: Vec<TcpStream> = (0..3).map(|_| connect(plane.local_addr())).collect();
+    assert!(soon(|| plane.connections() == 3));
+    assert_eq!(status(&mut connect(plane.local_addr())), Some(503), "one too many from this address");
+    assert!(soon(|| plane.connections() == 0), "strangers are not kept");
+    drop(silent);
+    assert_eq!(handled.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_head_without_an_end_is_cut_off() {
+    let plane = serve(echo);
+    let mut stream = connect(plane.local_addr());
+    stream.write_all(post("/before", &"x".repeat(100_000)).as_bytes()).unwrap();
+    assert_eq!(status(&mut stream), Some(200), "bodies do not count");
+    let start = Instant::now();
+    let mut sent = 0;
+    stream.write_all(b"POST /").unwrap();
+    while stream.write_all(&[b'a'; 1024]).is_ok() {
+        sent += 1024;
+        assert!(start.elapsed() < SOON, "{sent} bytes of a head were taken");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(sent > 16 * 1024, "cut off after {sent} bytes");
+    assert!(soon(|| plane.connections() == 0));
+}
+
 #[test]
 fn silence_is_closed_but_work_is_not() {
     let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
@@ -331,7 +387,7 @@ fn a_port_in_use_is_found_before_it_is_shared() {
     let address = listener.local_addr();
     // Nobody can connect before it is served.
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-    let plane = peer_plane::serve(listener, Limits::default(), Arc::new(echo)).unwrap();
+    let plane = peer_plane::serve(listener, Limits::default(), Credentials::none(), Arc::new(echo)).unwrap();
     let error = peer_plane::listen(address).unwrap_err();
     assert!(matches!(error, ListenError::InUse(_)));
     assert_eq!(error.to_string(), format!("port {} is in use on 127.0.0.1", address.port()));

@@ -12,9 +12,11 @@ use ::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use may::coroutine;
 use may::io::WaitIoWaker;
 
-use super::deadlines::{Phase, Place};
-use super::exchange::{Exchange, Front, closing, malformed_request};
+use super::deadlines::{Phase, Place, TooMany};
+use super::exchange::{Exchange, Front, closing, malformed_request, refusing};
 use super::socket::{HyperIo, Socket};
+use super::tls::Channel;
+use super::wishes::Wishes;
 use super::{Handler, Limits, Plane};
 use crate::http::{Request, Response};
 use crate::problem::Problem;
@@ -27,18 +29,18 @@ const REST: Duration = Duration::from_micros(100);
 
 /// Serve a connection to its end. Runs on a coroutine of its own, which nothing may cancel.
 pub(super) fn run(plane: &Plane, socket: Socket, place: &Place, peer: SocketAddr) {
-    let socket = Rc::new(socket);
-    match serve(plane, socket.clone(), place, peer) {
+    let Some(channel) = Channel::new(socket, plane.tls.as_ref()).map(Rc::new) else { return };
+    match serve(plane, &channel, place, peer) {
         End::Over => {}
-        End::Refused(problem) => socket.send_last(&on_the_wire(closing(problem))),
-        End::Stalled => return socket.reset(),
+        End::Refused(problem) => channel.send_last(&on_the_wire(refusing(problem))),
+        End::Stalled => return channel.socket().reset(),
     }
     place.set(Phase::Linger, Some(plane.limits.linger));
-    socket.close(|| place.overdue());
+    channel.close(|| place.overdue());
 }
 
 /// How a connection ended, as far as HTTP goes.
-enum End {
+pub(super) enum End {
     /// All that was asked was answered, or nothing more can be.
     Over,
     /// This is the last word, and nothing else is being sent.
@@ -47,9 +49,10 @@ enum End {
     Stalled,
 }
 
-fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> End {
-    let exchange = Rc::new(Exchange::new(peer, plane.limits.body_bytes_max));
-    let io = HyperIo { socket: socket.clone(), exchange: exchange.clone() };
+fn serve(plane: &Plane, channel: &Rc<Channel>, place: &Place, peer: SocketAddr) -> End {
+    let socket = channel.socket();
+    let exchange = Rc::new(Exchange::new(peer, &plane.limits));
+    let io = HyperIo { socket: channel.clone(), exchange: exchange.clone() };
     let mut connection = pin!(plane.http.serve_connection(io, Front(exchange.clone())));
     let waker = Waker::from(Arc::new(Wakeup(socket.waker())));
     let mut cx = Context::from_waker(&waker);
@@ -77,12 +80,12 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
             Poll::Ready(Err(error)) => return after(&error, &exchange),
             Poll::Pending => {}
         }
-        if let Some(overdue) = clock.enter(phase(&socket, &exchange), &socket, &exchange) {
+        if let Some(overdue) = clock.enter(phase(channel, &exchange), socket, &exchange) {
             match overdue {
                 Phase::Write => return End::Stalled,
                 Phase::Head => return End::Refused(too_slow("head", plane.limits.head)),
                 Phase::Body => {
-                    exchange.give(closing(too_slow("body", plane.limits.body)));
+                    exchange.give(refusing(too_slow("body", plane.limits.body)));
                     continue;
                 }
                 Phase::Idle | Phase::Handler | Phase::Linger => return End::Over,
@@ -101,17 +104,17 @@ fn serve(plane: &Plane, socket: Rc<Socket>, place: &Place, peer: SocketAddr) -> 
 /// that parks, the compiler may find the thread's copy once and go on using it after the coroutine has moved to another
 /// thread. Two threads then write one date, which whole-program optimization (`lto = "fat"`) showed to end in panics.
 #[inline(never)]
-fn poll<F: Future>(connection: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+pub(super) fn poll<F: Future>(connection: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     connection.poll(cx)
 }
 
 /// What the connection waits for, when hyper can go no further.
-fn phase(socket: &Socket, exchange: &Exchange) -> Phase {
-    if socket.write_blocked() {
+fn phase(channel: &Channel, exchange: &Exchange) -> Phase {
+    if channel.socket().write_blocked() {
         Phase::Write
     } else if exchange.collects_body() {
         Phase::Body
-    } else if exchange.is_idle() {
+    } else if exchange.is_idle() && !channel.is_handshaking() {
         Phase::Idle
     } else {
         Phase::Head
@@ -154,21 +157,25 @@ impl PhaseClock<'_> {
 
 /// Run the handler. Whatever it does, there is an answer.
 fn answer(handler: &dyn Handler, request: Request) -> Response {
-    catch_unwind(AssertUnwindSafe(|| handler.handle(request))).unwrap_or_else(|_| {
+    let wishes = Wishes::of(&request);
+    let answer = catch_unwind(AssertUnwindSafe(|| handler.handle(request))).unwrap_or_else(|_| {
         log::error!("a handler panicked; the request was answered with 500 and its connection closed");
         closing(Problem::internal())
-    })
+    });
+    wishes.grant(answer)
 }
 
 /// What is left to say when hyper gives up: a problem if the client's bytes were at fault, nothing if it went away.
-fn after(error: &hyper::Error, exchange: &Exchange) -> End {
+pub(super) fn after(error: &hyper::Error, exchange: &Exchange) -> End {
     if !error.is_parse() {
         return End::Over;
     }
     End::Refused(match exchange.withheld().map(|status| status.as_u16()) {
-        Some(414) => malformed_request(414, "the target is too long; shorten it"),
+        Some(414) => exchange.target_too_long(),
+        // Only bytes of a target can fill the buffer before the end of a line that is longer than a target may be.
+        Some(431) if exchange.is_in_long_target() => exchange.target_too_long(),
         Some(431) if exchange.announces_too_large() => exchange.too_large(), // hyper calls a length near 2^64 a large head
-        Some(431) => malformed_request(431, "the head is too large or has too many fields; send less"),
+        Some(431) => exchange.head_too_large(),
         _ => malformed_request(400, format!("this is no HTTP/1.1 request: {error}")),
     })
 }
@@ -185,14 +192,17 @@ fn rest() {
 }
 
 /// What a connection gets that is one too many.
-pub(super) fn one_too_many() -> Vec<u8> {
-    let problem =
-        Problem::new(503, "too-many-connections", "too many connections", "too many connections are open");
-    on_the_wire(closing(problem.retry_after(1)))
+pub(super) fn one_too_many(too_many: TooMany) -> Vec<u8> {
+    let detail = match too_many {
+        TooMany::InTotal => "too many connections are open; come back later",
+        TooMany::FromAddress => "too many connections are open from your address; close some, or use fewer",
+    };
+    let problem = Problem::new(503, "too-many-connections", "too many connections", detail);
+    on_the_wire(refusing(problem.retry_after(1)))
 }
 
 /// An answer as bytes, for where hyper does not send it: with the header fields that such answers have.
-fn on_the_wire(answer: Response) -> Vec<u8> {
+pub(super) fn on_the_wire(answer: Response) -> Vec<u8> {
     let Response { status, headers, body } = answer;
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut text = format!("HTTP/1.1 {status}\r\n");

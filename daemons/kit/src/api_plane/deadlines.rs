@@ -4,12 +4,17 @@
 //! those that are past it. What follows from a passed deadline is decided by the connection alone. Time is the tick's
 //! coarse clock, so a deadline is kept to within two ticks, and setting one costs a load and a store.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use may::io::WaitIoWaker;
+
+use super::Limits;
+use super::refused::Refused;
 
 /// Pause between two looks at the deadlines, and the resolution of the coarse clock.
 const TICK: Duration = Duration::from_millis(50);
@@ -47,6 +52,33 @@ pub(super) struct Connections {
     stopping: AtomicBool,
     table: Mutex<Table>,
     closed: Condvar,
+    refused: Refused,
+}
+
+/// Why there is no room for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooMany {
+    /// As many are open as may be.
+    InTotal,
+    /// As many are open from its address as may be.
+    FromAddress,
+}
+
+/// Whose a connection is when connections are counted: an IPv4 address, or the network part of an IPv6 address, of which
+/// anybody who has one has 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Origin {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Origin {
+    fn from(address: IpAddr) -> Origin {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Origin::V4(address.octets()),
+            IpAddr::V6(address) => Origin::V6(*address.octets().first_chunk().expect("16 bytes have 8")),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -54,12 +86,22 @@ struct Table {
     /// By slot number; a closed connection leaves its slot to the next.
     slots: Vec<Option<Arc<Watched>>>,
     free: Vec<usize>,
+    /// Connections by whose they are; none has zero.
+    by_origin: HashMap<Origin, usize>,
     accepting: bool,
 }
 
 impl Table {
     fn open(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    fn full(&self, origin: Origin, limits: &Limits) -> Option<TooMany> {
+        if self.open() >= limits.connections_max {
+            return Some(TooMany::InTotal);
+        }
+        let from_there = self.by_origin.get(&origin).copied().unwrap_or(0);
+        (from_there >= limits.connections_per_address_max).then_some(TooMany::FromAddress)
     }
 }
 
@@ -80,7 +122,7 @@ impl Watched {
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         let table = Table { accepting: true, ..Table::default() };
         Connections {
             started: Instant::now(),
@@ -88,6 +130,7 @@ impl Connections {
             stopping: AtomicBool::new(false),
             table: Mutex::new(table),
             closed: Condvar::new(),
+            refused: Refused::beside(limits.connections_max),
         }
     }
 
@@ -100,25 +143,48 @@ impl Connections {
         self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Add a connection, `None` if there are `max` already.
-    pub(super) fn enter(self: &Arc<Self>, max: usize, waker: WaitIoWaker) -> Option<Place> {
+    /// Connections that were told that they are too many.
+    pub(super) fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// Why one more connection from there may not be added, if it may not.
+    pub(super) fn full(&self, address: IpAddr, limits: &Limits) -> Option<TooMany> {
+        self.table().full(address.into(), limits)
+    }
+
+    /// Add a connection, if there is room.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        limits: &Limits,
+        waker: WaitIoWaker,
+    ) -> Result<Place, TooMany> {
         let state = AtomicU64::new(NO_DEADLINE << PHASE_BITS | Phase::Idle as u64);
         let watched = Arc::new(Watched { state, waker });
+        let origin = Origin::from(address);
         let mut table = self.table();
-        if table.open() >= max {
-            return None;
+        if let Some(too_many) = table.full(origin, limits) {
+            return Err(too_many);
         }
+        *table.by_origin.entry(origin).or_default() += 1;
         let slot = table.free.pop().unwrap_or_else(|| {
             table.slots.push(None);
             table.slots.len() - 1
         });
         table.slots[slot] = Some(watched.clone());
         drop(table);
-        Some(Place { connections: self.clone(), slot, watched })
+        Ok(Place { connections: self.clone(), origin, slot, watched })
     }
 
-    fn leave(&self, slot: usize) {
+    fn leave(&self, origin: Origin, slot: usize) {
         let mut table = self.table();
+        if let Some(from_there) = table.by_origin.get_mut(&origin) {
+            *from_there -= 1;
+            if *from_there == 0 {
+                table.by_origin.remove(&origin);
+            }
+        }
         table.slots[slot] = None;
         table.free.push(slot);
         self.closed.notify_all();
@@ -161,6 +227,7 @@ impl Connections {
             for watched in self.all(|watched| watched.deadline_ms() <= now_ms) {
                 watched.waker.wakeup();
             }
+            self.refused.close_old();
             let table = self.table();
             if !table.accepting && table.open() == 0 {
                 return;
@@ -182,6 +249,7 @@ impl Connections {
 /// One connection's place among the others; dropping it says that the connection has ended.
 pub(super) struct Place {
     connections: Arc<Connections>,
+    origin: Origin,
     slot: usize,
     watched: Arc<Watched>,
 }
@@ -213,7 +281,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.leave(self.slot);
+        self.connections.leave(self.origin, self.slot);
     }
 }
 
@@ -236,21 +304,46 @@ mod tests {
         CoIo::new(Fd(socket)).unwrap().waker()
     }
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn limits(connections_max: usize, connections_per_address_max: usize) -> Limits {
+        Limits { connections_max, connections_per_address_max, ..Limits::default() }
+    }
+
     #[test]
     fn places_are_bounded_and_reused() {
-        let connections = Arc::new(Connections::new());
-        let first = connections.enter(2, waker()).unwrap();
-        let second = connections.enter(2, waker()).unwrap();
-        assert!(connections.enter(2, waker()).is_none());
+        let limits = limits(2, 2);
+        let connections = Arc::new(Connections::new(&limits));
+        let enter = || connections.enter(HERE, &limits, waker());
+        let first = enter().ok().unwrap();
+        let second = enter().ok().unwrap();
+        assert_eq!(enter().err(), Some(TooMany::InTotal));
         drop(first);
-        let third = connections.enter(2, waker()).unwrap();
+        let third = enter().ok().unwrap();
         assert_eq!((second.slot, third.slot, connections.open()), (1, 0, 2));
     }
 
     #[test]
+    fn no_address_has_all_places() {
+        let limits = limits(3, 2);
+        let connections = Arc::new(Connections::new(&limits));
+        let enter = |address: &str| connections.enter(address.parse().unwrap(), &limits, waker());
+        let own = [enter("2001:db8::1").ok().unwrap(), enter("2001:db8::2").ok().unwrap()];
+        assert_eq!(enter("2001:db8::3").err(), Some(TooMany::FromAddress), "its network is the same");
+        let other = enter("192.0.2.1").ok().unwrap();
+        assert_eq!(enter("::ffff:192.0.2.1").err(), Some(TooMany::InTotal));
+        drop(own);
+        let again = enter("::ffff:192.0.2.1").ok().unwrap();
+        assert_eq!(enter("192.0.2.1").err(), Some(TooMany::FromAddress), "both ways to write it are one");
+        drop((other, again));
+        assert!(connections.table().by_origin.is_empty(), "who has left is forgotten");
+    }
+
+    #[test]
     fn a_phase_is_overdue_once_its_limit_has_passed() {
-        let connections = Arc::new(Connections::new());
-        let place = connections.enter(1, waker()).unwrap();
+        let limits = limits(1, 1);
+        let connections = Arc::new(Connections::new(&limits));
+        let place = connections.enter(HERE, &limits, waker()).ok().unwrap();
         assert!(!place.overdue(), "a new connection has no deadline");
         place.set(Phase::Head, Some(Duration::from_millis(100)));
         connections.now_ms.store(99, Ordering::Relaxed);
@@ -264,8 +357,9 @@ mod tests {
 
     #[test]
     fn waiting_ends_with_the_last_connection_and_the_acceptor() {
-        let connections = Arc::new(Connections::new());
-        let place = connections.enter(1, waker()).unwrap();
+        let limits = limits(1, 1);
+        let connections = Arc::new(Connections::new(&limits));
+        let place = connections.enter(HERE, &limits, waker()).ok().unwrap();
         connections.accepting_ended();
         assert!(!connections.wait_until_closed(Duration::from_millis(10)));
         let leaving = thread::spawn(move || {

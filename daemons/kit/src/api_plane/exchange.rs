@@ -19,8 +19,10 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 
+use super::Limits;
 use super::framing::{Framing, Head};
 use crate::http::{Request, Response};
+use crate::metrics::count_refused;
 use crate::problem::Problem;
 
 /// Where the exchange stands.
@@ -41,6 +43,9 @@ enum Stage {
 /// One per connection, used for one request after the other.
 pub(super) struct Exchange {
     peer: SocketAddr,
+    head_bytes_max: usize,
+    headers_max: usize,
+    target_bytes_max: usize,
     body_bytes_max: usize,
     stage: Cell<Stage>,
     begun: Cell<u64>,
@@ -51,10 +56,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(peer: SocketAddr, body_bytes_max: usize) -> Self {
+    pub(super) fn new(peer: SocketAddr, limits: &Limits) -> Self {
         Exchange {
             peer,
-            body_bytes_max,
+            head_bytes_max: limits.head_bytes_max,
+            headers_max: limits.headers_max,
+            target_bytes_max: limits.target_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
             stage: Cell::new(Stage::Waiting),
             begun: Cell::new(0),
             framing: RefCell::default(),
@@ -100,6 +108,11 @@ impl Exchange {
         self.framing.borrow().announced() > self.body_bytes_max as u64
     }
 
+    /// Whether the request line that is being read is longer than any that is taken.
+    pub(super) fn is_in_long_target(&self) -> bool {
+        self.framing.borrow().request_line_so_far() > self.target_bytes_max
+    }
+
     // For hyper's view of the socket.
 
     pub(super) fn arrived(&self, bytes: &[u8]) {
@@ -125,9 +138,35 @@ impl Exchange {
     // For the service.
 
     fn refusal(&self, head: &Parts, body: &Incoming) -> Option<Problem> {
-        let framing = self.framing.borrow_mut().next_head();
+        let Some(framing) = self.framing.borrow_mut().next_head() else {
+            return bad_request("it is not clear where the request ends");
+        };
+        if framing.target_bytes > self.target_bytes_max {
+            return Some(self.target_too_long());
+        }
+        if framing.fragment {
+            return bad_request(
+                "the target has a #; a fragment is not sent, and any other # is escaped as %23",
+            );
+        }
         let refusal = check_framing(framing, &head.headers).or_else(|| check_head(head));
         refusal.or_else(|| (body.size_hint().lower() > self.body_bytes_max as u64).then(|| self.too_large()))
+    }
+
+    pub(super) fn target_too_long(&self) -> Problem {
+        let detail = format!("the target is longer than {} bytes; shorten it", self.target_bytes_max);
+        Problem::new(414, "target-too-long", "target too long", detail)
+            .field("bytes_max", self.target_bytes_max)
+    }
+
+    pub(super) fn head_too_large(&self) -> Problem {
+        let detail = format!(
+            "the head has more than {} bytes or more than {} fields; send less",
+            self.head_bytes_max, self.headers_max
+        );
+        Problem::new(431, "head-too-large", "head too large", detail)
+            .field("bytes_max", self.head_bytes_max)
+            .field("fields_max", self.headers_max)
     }
 
     pub(super) fn too_large(&self) -> Problem {
@@ -155,6 +194,12 @@ pub(super) fn closing(answer: impl Into<Response>) -> Response {
     answer
 }
 
+/// A refusal of what reaches no handler: counted, and the last answer on its connection.
+pub(super) fn refusing(problem: Problem) -> Response {
+    count_refused(problem.status);
+    closing(problem)
+}
+
 fn bad_request(detail: impl Into<String>) -> Option<Problem> {
     Some(malformed_request(400, detail))
 }
@@ -164,10 +209,7 @@ pub(super) fn malformed_request(status: u16, detail: impl Into<String>) -> Probl
     Problem::new(status, "malformed-request", "malformed request", detail)
 }
 
-fn check_framing(head: Option<Head>, headers: &HeaderMap) -> Option<Problem> {
-    let Some(head) = head else {
-        return bad_request("it is not clear where the request ends");
-    };
+fn check_framing(head: Head, headers: &HeaderMap) -> Option<Problem> {
     if head.lengths > 0 && head.codings > 0 {
         return bad_request("there are both Content-Length and Transfer-Encoding; send one of them");
     }
@@ -202,6 +244,13 @@ fn check_head(head: &Parts) -> Option<Problem> {
         let detail = format!("{} is not served here", head.method);
         return Some(Problem::new(501, "unknown-method", "unknown method", detail));
     }
+    // RFC 9112, 3.2: `*` is for OPTIONS alone, and a host without a path for CONNECT.
+    let (path, uri) = (head.uri.path(), &head.uri);
+    if (path == "*" && head.method != Method::OPTIONS)
+        || (uri.scheme().is_none() && uri.authority().is_some())
+    {
+        return bad_request("the target is neither a path, which begins with a slash, nor a URL");
+    }
     let understood = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if !head.headers.get_all(EXPECT).iter().all(understood) {
         let detail = "no expectation is understood but 100-continue; leave it out";
@@ -229,7 +278,7 @@ impl Service<hyper::Request<Incoming>> for Front {
         let (head, body) = request.into_parts();
         if let Some(problem) = exchange.refusal(&head, &body) {
             exchange.stage.set(Stage::Handling);
-            exchange.give(closing(problem));
+            exchange.give(refusing(problem));
             return Turn { exchange, collecting: None };
         }
         if body.is_end_stream() {
@@ -279,7 +328,7 @@ impl Future for Turn {
                 malformed_request(400, "the body does not end as its framing says")
             }
         };
-        Poll::Ready(Ok(self.hand_over(closing(refusal))))
+        Poll::Ready(Ok(self.hand_over(refusing(refusal))))
     }
 }
 

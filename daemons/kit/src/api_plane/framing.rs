@@ -11,9 +11,13 @@ use std::collections::VecDeque;
 /// Longest line that is followed; hyper refuses a head far below it.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The framing fields of one head.
+/// The framing fields of one head, and what hyper does not show of its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Head {
+    /// Length of the target as it was sent.
+    pub(super) target_bytes: usize,
+    /// The target has a `#`. hyper would cut it off there, and somebody before us may not have.
+    pub(super) fragment: bool,
     /// `Content-Length` lines.
     pub(super) lengths: u32,
     /// `Transfer-Encoding` lines.
@@ -75,6 +79,11 @@ impl Framing {
         self.length
     }
 
+    /// Bytes of a request line whose end has not arrived.
+    pub(super) fn request_line_so_far(&self) -> usize {
+        if self.expected == Expected::RequestLine { self.partial.len() } else { 0 }
+    }
+
     fn skip<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -113,7 +122,7 @@ impl Framing {
         match self.expected {
             Expected::RequestLine if line.is_empty() => Expected::RequestLine,
             Expected::RequestLine => {
-                (self.head, self.length) = (Head::default(), 0);
+                (self.head, self.length) = (Head::of(line), 0);
                 Expected::Field
             }
             Expected::Field if line.is_empty() => self.end_of_head(),
@@ -151,6 +160,16 @@ impl Framing {
     }
 }
 
+impl Head {
+    /// The head that begins with this request line: a method, a target and a version, with a space between each.
+    fn of(line: &[u8]) -> Head {
+        let start = line.iter().position(|byte| *byte == b' ').map_or(line.len(), |at| at + 1);
+        let target = &line[start..];
+        let target = &target[..target.iter().position(|byte| *byte == b' ').unwrap_or(target.len())];
+        Head { target_bytes: target.len(), fragment: target.contains(&b'#'), ..Head::default() }
+    }
+}
+
 /// What follows this lower-case name and colon, if the line begins with them.
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
@@ -175,9 +194,14 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Head = Head { lengths: 0, codings: 0 };
-    const SIZED: Head = Head { lengths: 1, codings: 0 };
-    const CHUNKED: Head = Head { lengths: 0, codings: 1 };
+    /// The head of a request for `/`.
+    const fn root(lengths: u32, codings: u32) -> Head {
+        Head { target_bytes: 1, fragment: false, lengths, codings }
+    }
+
+    const PLAIN: Head = root(0, 0);
+    const SIZED: Head = root(1, 0);
+    const CHUNKED: Head = root(0, 1);
 
     /// Requests, their heads, and whether a request ends with the last byte.
     const STREAMS: &[(&str, &[Head], bool)] = &[
@@ -198,12 +222,12 @@ mod tests {
         ),
         (
             "POST / HTTP/1.1\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            &[Head { lengths: 1, codings: 1 }],
+            &[root(1, 1)],
             true,
         ),
         (
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\nTRANSFER-ENCODING:x\r\n\r\n0\r\n\r\n",
-            &[Head { lengths: 1, codings: 2 }],
+            &[root(1, 2)],
             true,
         ),
         ("POST / HTTP/1.1\r\nContent-Length: +3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n", &[], false),
@@ -231,6 +255,21 @@ mod tests {
                 let (found, ended) = follow(bytes.chunks(size));
                 assert_eq!((&found[..], ended), (*heads, *between), "{stream:?} in pieces of {size}");
             }
+        }
+    }
+
+    #[test]
+    fn targets_are_measured_as_they_were_sent() {
+        for (line, target_bytes, fragment) in [
+            ("GET / HTTP/1.1", 1, false),
+            ("GET /a?b=%20c HTTP/1.1", 9, false),
+            ("GET http://a/b HTTP/1.1", 10, false),
+            ("GET /a#b HTTP/1.1", 4, true),
+            ("GET /a", 2, false),
+            ("GET", 0, false),
+        ] {
+            let want = Head { target_bytes, fragment, ..Head::default() };
+            assert_eq!(Head::of(line.as_bytes()), want, "{line}");
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use may::coroutine;
 use may::io::WaitIoWaker;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -21,6 +24,8 @@ use crate::api_plane::deadlines::Connections;
 const BACKLOG: i32 = 1024;
 /// Pause after the system had no descriptor or no memory for a connection.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Least time between two log lines that say that there was none.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(60);
 /// Connections accepted in a row before the acceptor rests; see `connection::TURNS_MAX`.
 const BURST_MAX: usize = 256;
 /// The rest.
@@ -30,6 +35,10 @@ const REST: Duration = Duration::from_millis(1);
 const MAPPED_CONNECTIONS_MAX: usize = 20_000;
 /// File descriptors left to everything else, or a quarter of them if that is less.
 const DESCRIPTORS_RESERVED: usize = 1024;
+/// Free descriptors below which no client is let in: a sixteenth of all of them within these bounds, less than what
+/// `DESCRIPTORS_RESERVED` leaves. They are for the peers and for files. Without them a replica that has too many clients
+/// could not talk to its group, and the acceptor of the peer plane, which is `may_minihttp`'s, tries again without a pause.
+const DESCRIPTORS_KEPT: RangeInclusive<u64> = 16..=512;
 
 /// Why a port cannot be listened on, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +160,7 @@ impl Drop for Accepting {
             log::error!(
                 "the acceptor of the API plane failed; the process ends, because nobody could reach it"
             );
+            crate::logging::flush();
             std::process::abort();
         }
         self.0.accepting_ended();
@@ -159,12 +169,11 @@ impl Drop for Accepting {
 
 /// Accept until the plane stops, then what is queued: those clients have connected as far as they know.
 fn accept(listener: &TcpListener, events: &Events, plane: &Arc<Plane>) {
-    let mut exhausted = false;
+    let mut shortage = Shortage::default();
     let mut in_a_row = 0;
     loop {
-        match listener.accept() {
+        match next(listener) {
             Ok((stream, peer)) => {
-                exhausted = false;
                 admit(plane, stream, peer);
                 in_a_row += 1;
             }
@@ -173,6 +182,7 @@ fn accept(listener: &TcpListener, events: &Events, plane: &Arc<Plane>) {
                     return;
                 }
                 in_a_row = 0;
+                shortage.over();
                 events.wait();
             }
             Err(error) if is_the_clients(&error) => {}
@@ -180,10 +190,7 @@ fn accept(listener: &TcpListener, events: &Events, plane: &Arc<Plane>) {
                 if plane.connections.stopping() {
                     return;
                 }
-                if !exhausted {
-                    log::warn!("no connection can be accepted now: {error}; trying every {BACK_OFF:?}");
-                }
-                exhausted = true;
+                shortage.met(&error);
                 rest(BACK_OFF);
             }
         }
@@ -193,6 +200,62 @@ fn accept(listener: &TcpListener, events: &Events, plane: &Arc<Plane>) {
             }
             in_a_row = 0;
             rest(REST);
+        }
+    }
+}
+
+/// The next client, if there are descriptors left for one.
+fn next(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    if !descriptors_left(listener) && somebody_waits(listener)? {
+        return Err(Errno::MFILE.into());
+    }
+    listener.accept()
+}
+
+/// Whether more descriptors are free than are kept. The lowest free number is the measure: a new descriptor gets that one,
+/// and none gets the limit or more.
+fn descriptors_left(any: &TcpListener) -> bool {
+    let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
+    let Ok(lowest) = rustix::io::fcntl_dupfd_cloexec(any, 0) else { return false };
+    let lowest = u64::try_from(lowest.as_raw_fd()).expect("descriptors are not negative");
+    lowest + descriptors_kept(limit) < limit
+}
+
+fn descriptors_kept(limit: u64) -> u64 {
+    (limit / 16).clamp(*DESCRIPTORS_KEPT.start(), *DESCRIPTORS_KEPT.end())
+}
+
+fn somebody_waits(listener: &TcpListener) -> io::Result<bool> {
+    let mut asked = [PollFd::new(listener, PollFlags::IN)];
+    Ok(rustix::event::poll(&mut asked, Some(&Timespec::default()))? > 0)
+}
+
+/// A time in which the system had no descriptor or no memory for another connection, as the log tells it: one line when it
+/// begins and one when nobody waits any more, however often a connection gets through in between.
+#[derive(Default)]
+struct Shortage {
+    told: bool,
+    last_told: Option<Instant>,
+}
+
+impl Shortage {
+    fn met(&mut self, error: &io::Error) {
+        let recent = self.last_told.is_some_and(|at| at.elapsed() < SHORTAGE_PAUSE);
+        if self.told || recent {
+            return;
+        }
+        (self.told, self.last_told) = (true, Some(Instant::now()));
+        let limit = getrlimit(Resource::Nofile).current.map_or("none".into(), |limit| limit.to_string());
+        log::warn!(
+            "no connection can be accepted now: {error}; the process's limit of descriptors is {limit} \
+             (ulimit -n, LimitNOFILE); clients wait, and it is tried again every {BACK_OFF:?}"
+        );
+    }
+
+    /// Nobody waits.
+    fn over(&mut self) {
+        if std::mem::take(&mut self.told) {
+            log::info!("connections are accepted again");
         }
     }
 }
@@ -223,11 +286,13 @@ fn rest(pause: Duration) {
 
 /// Give a connection its coroutine, or a refusal if there are too many.
 fn admit(plane: &Arc<Plane>, stream: TcpStream, peer: SocketAddr) {
+    let Plane { limits, connections, .. } = &**plane;
+    if let Some(too_many) = connections.full(peer.ip(), limits) {
+        return connections.refused().tell(stream, &connection::one_too_many(too_many));
+    }
     let Ok(socket) = Socket::new(stream) else { return };
-    let Some(place) = plane.connections.enter(plane.limits.connections_max, socket.waker()) else {
-        socket.send_last(&connection::one_too_many());
-        return;
-    };
+    // Only the acceptor adds connections, so there is still room.
+    let Ok(place) = connections.enter(peer.ip(), limits, socket.waker()) else { return };
     let plane = plane.clone();
     let run = move || connection::run(&plane, socket, &place, peer);
     // A panic here is a stack that cannot be mapped: the connection is lost, the acceptor must not be.
@@ -247,6 +312,13 @@ mod tests {
             [(256, 192), (1024, 768), (4096, 3072), (20_000, 18_976), (1 << 20, 20_000)]
         {
             assert_eq!(connections_for(descriptors), want, "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn fewer_are_kept_than_connections_leave() {
+        for (limit, want) in [(46, 16), (256, 16), (1024, 64), (8192, 512), (1 << 20, 512)] {
+            assert_eq!(descriptors_kept(limit), want, "{limit}");
         }
     }
 

@@ -60,6 +60,20 @@ impl Events {
     }
 }
 
+/// Where a connection's bytes come from and go to.
+pub(super) trait Wire {
+    /// Bytes that have arrived, into a buffer with room; pending if there are none, empty after the client's last.
+    fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> Poll<io::Result<&'a [u8]>>;
+
+    /// Hands bytes over: how many were taken; pending if none are now.
+    fn send(&self, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// Whether all that was taken is on its way; pending if not.
+    fn flush(&self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// One client's connection.
 pub(super) struct Socket {
     events: Events, // before `stream`: see `Events`
@@ -102,45 +116,6 @@ impl Socket {
         }
     }
 
-    /// Bytes that have arrived, into a buffer with room; pending if there are none, empty after the client's last.
-    fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> Poll<io::Result<&'a [u8]>> {
-        if !self.readable.get() {
-            return Poll::Pending;
-        }
-        let room = buffer.len();
-        match recv(&self.stream, buffer, RecvFlags::empty()) {
-            Ok(((bytes, _), _)) => {
-                self.ended.set(bytes.is_empty());
-                self.readable.set(bytes.len() == room || self.hung_up.get());
-                Poll::Ready(Ok(bytes))
-            }
-            Err(Errno::AGAIN) => {
-                self.readable.set(false);
-                Poll::Pending
-            }
-            Err(error) => {
-                self.ended.set(true);
-                Poll::Ready(Err(error.into()))
-            }
-        }
-    }
-
-    /// Hand bytes to the kernel: how many it took; pending if it takes none now.
-    fn send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match send(&self.stream, bytes, SendFlags::NOSIGNAL) {
-            Ok(count) => {
-                self.write_blocked.set(false);
-                self.written.set(self.written.get() + count as u64);
-                Poll::Ready(Ok(count))
-            }
-            Err(Errno::AGAIN) => {
-                self.write_blocked.set(true);
-                Poll::Pending
-            }
-            Err(error) => Poll::Ready(Err(error.into())),
-        }
-    }
-
     /// Whether bytes of an answer wait for the client to take some.
     pub(super) fn write_blocked(&self) -> bool {
         self.write_blocked.get()
@@ -154,11 +129,6 @@ impl Socket {
     /// Whether the last read took all that was there.
     pub(super) fn was_emptied(&self) -> bool {
         !self.readable.get()
-    }
-
-    /// Send a last few bytes, as far as they fit without waiting.
-    pub(super) fn send_last(&self, bytes: &[u8]) {
-        let _ = self.send(bytes);
     }
 
     /// Send our end, then read away what still comes: a reset, which unread bytes would cause, could destroy the last
@@ -184,13 +154,52 @@ impl Socket {
     }
 }
 
+impl Wire for Socket {
+    fn receive<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> Poll<io::Result<&'a [u8]>> {
+        if !self.readable.get() {
+            return Poll::Pending;
+        }
+        let room = buffer.len();
+        match recv(&self.stream, buffer, RecvFlags::empty()) {
+            Ok(((bytes, _), _)) => {
+                self.ended.set(bytes.is_empty());
+                self.readable.set(bytes.len() == room || self.hung_up.get());
+                Poll::Ready(Ok(bytes))
+            }
+            Err(Errno::AGAIN) => {
+                self.readable.set(false);
+                Poll::Pending
+            }
+            Err(error) => {
+                self.ended.set(true);
+                Poll::Ready(Err(error.into()))
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match send(&self.stream, bytes, SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                self.write_blocked.set(false);
+                self.written.set(self.written.get() + count as u64);
+                Poll::Ready(Ok(count))
+            }
+            Err(Errno::AGAIN) => {
+                self.write_blocked.set(true);
+                Poll::Pending
+            }
+            Err(error) => Poll::Ready(Err(error.into())),
+        }
+    }
+}
+
 /// hyper's view of the socket. Tells the exchange what arrives, and asks it whether what hyper sends is wanted.
-pub(super) struct HyperIo {
-    pub(super) socket: Rc<Socket>,
+pub(super) struct HyperIo<W> {
+    pub(super) socket: Rc<W>,
     pub(super) exchange: Rc<Exchange>,
 }
 
-impl Read for HyperIo {
+impl<W: Wire> Read for HyperIo<W> {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -205,7 +214,7 @@ impl Read for HyperIo {
     }
 }
 
-impl Write for HyperIo {
+impl<W: Wire> Write for HyperIo<W> {
     /// Called with all that hyper has at once: it does not offer several slices to who does not ask for them. A plain
     /// send is cheaper than a vectored one by more than the copy of a small body.
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -218,6 +227,7 @@ impl Write for HyperIo {
 
     /// hyper flushes when it has handed over all it had.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.flush())?;
         self.exchange.flushed();
         Poll::Ready(Ok(()))
     }

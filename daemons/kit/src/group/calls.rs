@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use api::replication::{
-    FORM, FRAMES, Form, Formed, GROUP, Group, HELLO, Hello, LEVEL, Verdict, WATCH, WATCH_MS, Welcome, Who,
+    ADMIT, FORM, FRAMES, Fetch, Fetched, Form, Formed, GROUP, Group, HELLO, Hello, LEVEL, MEMBERS, REMOVE,
+    SNAPSHOT, Verdict, WATCH, WATCH_MS, Welcome, Who,
 };
 use api::{BatchReply, Rejected};
 use wal::driver::Desk;
-use wal::meta::{self, Formation, Start};
+use wal::meta::{self, Formation, Membership, Start};
 use wal::replica::Input;
 use wal::{frames, level};
 
@@ -32,6 +33,12 @@ impl<R: Send + 'static> Replica<R> {
             LEVEL => peer_plane::answer(request.body, |asks: Vec<Who>| {
                 Ok(asks.iter().map(|_| level::NEWEST).collect())
             }),
+            SNAPSHOT => peer_plane::answer(request.body, |asks| self.answer_each(asks, Self::snapshot)),
+            ADMIT => peer_plane::answer(request.body, |asks| self.answer_each(asks, Self::admit)),
+            MEMBERS => peer_plane::answer(request.body, |asks: Vec<Who>| {
+                asks.iter().map(|_| self.list_members()).collect()
+            }),
+            REMOVE => peer_plane::answer(request.body, |asks| self.answer_each(asks, Self::remove_member)),
             WATCH => {
                 self.shared.stopping.wait_beyond(0, Duration::from_millis(WATCH_MS));
                 PeerReply { status: 200, body: Vec::new() }
@@ -49,6 +56,20 @@ impl<R: Send + 'static> Replica<R> {
         }
     }
 
+    fn snapshot(&self, fetch: Fetch) -> Result<Fetched, Rejected> {
+        match self.cluster() {
+            Some(cluster) if cluster == fetch.cluster => {
+                self.shared.views.answer(fetch, &self.store, self.shared.identity.tables)
+            }
+            Some(cluster) => Err(Rejected::Refused(format!(
+                "a snapshot of cluster {} is asked for, this is cluster {}",
+                hex::encode(fetch.cluster),
+                hex::encode(cluster)
+            ))),
+            None => Err(Rejected::NotReady("this replica belongs to no group yet".into())),
+        }
+    }
+
     fn take_frames(&self, body: &[u8]) -> PeerReply {
         let refuse = |status, text: String| PeerReply { status, body: text.into_bytes() };
         let (route, frames) = match frames::unpack(body) {
@@ -59,10 +80,8 @@ impl<R: Send + 'static> Replica<R> {
             return refuse(409, "this replica belongs to no group yet".into());
         };
         let identity = &self.shared.identity;
-        if route.cluster != formation.cluster
-            || route.to != identity.node
-            || formation.process_of(route.from).is_none()
-        {
+        let from = self.process_of(route.from).filter(|_| route.cluster == formation.cluster);
+        let Some(from) = from.filter(|_| route.to == identity.node) else {
             return refuse(
                 409,
                 format!(
@@ -76,7 +95,8 @@ impl<R: Send + 'static> Replica<R> {
                     hex::encode(formation.cluster)
                 ),
             );
-        }
+        };
+        self.peers.connect(from, route.from);
         match self.handle.deliver(Input::Frames(frames)) {
             true => PeerReply { status: 200, body: Vec::new() },
             false => refuse(503, "the inbox is full".into()),
@@ -96,6 +116,15 @@ impl<R: Send + 'static> Replica<R> {
         &self,
         job: impl FnOnce(&Desk<'_>, &Shared) -> wal::Result<A> + Send + 'static,
     ) -> Result<A, Rejected> {
+        self.at_desk_within(DESK_LIMIT, job)
+    }
+
+    /// The same, for a job that takes its time.
+    pub(super) fn at_desk_within<A: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce(&Desk<'_>, &Shared) -> wal::Result<A> + Send + 'static,
+    ) -> Result<A, Rejected> {
         let (completer, waiter): (Completer<A>, _) = promise();
         let shared = self.shared.clone();
         let taken = self.handle.run(Box::new(move |desk| {
@@ -105,7 +134,7 @@ impl<R: Send + 'static> Replica<R> {
         if !taken {
             return Err(Rejected::Overloaded("the inbox is full".into()));
         }
-        waiter.wait(DESK_LIMIT).ok_or_else(|| Rejected::NotReady("the replica thread is busy".into()))
+        waiter.wait(limit).ok_or_else(|| Rejected::NotReady("the replica thread is busy".into()))
     }
 
     /// Answers an introduction, and remembers the start it tells of, on disk.
@@ -116,8 +145,13 @@ impl<R: Send + 'static> Replica<R> {
             let memory = Memory {
                 start: meta::remembered_start(&*desk.store.read()?, caller.node)?,
                 acknowledged: (desk.acknowledged_by)(caller.node),
+                applied: match desk.status {
+                    Some(status) => status.applied.index,
+                    None => meta::applied(&*desk.store.read()?)?.index,
+                },
             };
-            let verdict = formation::verdict(&me, formation, &caller, &memory);
+            let members = lock(&shared.membership).clone();
+            let verdict = formation::verdict(&me, formation.map(|f| (f, &members)), &caller, &memory);
             if verdict == Verdict::Known {
                 let mut txn = desk.store.write()?;
                 let start = Start { boot: caller.boot, nonce: caller.start };
@@ -125,7 +159,7 @@ impl<R: Send + 'static> Replica<R> {
                 txn.commit()?;
             }
             if !matches!(verdict, Verdict::No(_)) {
-                lock(&shared.heard).insert(caller.process);
+                shared.note_introduction(&caller);
             }
             let formation = formation.map(|formation| form_of(shared, formation));
             Ok(Welcome { me, verdict, formation })
@@ -148,6 +182,17 @@ impl<R: Send + 'static> Replica<R> {
             keep_formation(desk, shared, &form)?;
             Ok(Formed::Yes)
         })
+    }
+}
+
+impl Shared {
+    /// A peer has introduced itself, or answered an introduction.
+    pub(super) fn note_introduction(&self, peer: &Hello) {
+        lock(&self.heard).insert(peer.process);
+        let ours = self.formation.get().map(|formation| formation.cluster);
+        if ours.is_some() && peer.cluster == ours {
+            lock(&self.introduced).insert(peer.process, peer.node);
+        }
     }
 }
 
@@ -175,12 +220,13 @@ fn keep_formation(desk: &Desk<'_>, shared: &Shared, form: &Form) -> wal::Result<
     let mut txn = desk.store.write()?;
     meta::set_formation(&mut *txn, &formation)?;
     txn.commit()?;
+    *lock(&shared.membership) = Membership::formed(&formation.voters);
     // Only the replica thread gets here, and only while it is unset.
     shared.formation.set(formation).expect("set once");
     Ok(())
 }
 
-fn form_of(shared: &Shared, formation: &Formation) -> Form {
+pub(super) fn form_of(shared: &Shared, formation: &Formation) -> Form {
     Form {
         role: shared.identity.config.role.into(),
         cluster: formation.cluster,

@@ -10,7 +10,7 @@
 //! must not take part.
 
 use api::replication::{Form, Hello, Verdict, Welcome};
-use wal::meta::{Formation, NodeId, Start};
+use wal::meta::{Formation, Membership, NodeId, Start};
 
 /// What this replica knows about a caller that introduces itself.
 #[derive(Debug, Default)]
@@ -19,32 +19,44 @@ pub(super) struct Memory {
     pub(super) start: Start,
     /// Index up to which the caller has acknowledged the log to this replica, if this one is primary.
     pub(super) acknowledged: Option<u64>,
+    /// Index up to which entries are applied here: what is known here of the members is as of that.
+    pub(super) applied: u64,
 }
 
 /// What to think of a caller.
-pub(super) fn verdict(me: &Hello, formation: Option<&Formation>, caller: &Hello, memory: &Memory) -> Verdict {
+pub(super) fn verdict(
+    me: &Hello,
+    group: Option<(&Formation, &Membership)>,
+    caller: &Hello,
+    memory: &Memory,
+) -> Verdict {
     let no = |reason: String| Verdict::No(reason);
     if caller.role != me.role {
         return no(format!("it is a {} replica, this is a {} replica", caller.role, me.role));
     }
-    match (formation, caller.cluster) {
+    match (group, caller.cluster) {
         (None, None) if caller.members != me.members => {
             no(format!("its member list differs from that of {} {}", me.role, me.process))
         }
         (None, None) => Verdict::BothBlank,
         (None, Some(_)) => Verdict::IAmBlank,
         (Some(_), None) => Verdict::Blank,
-        (Some(formation), Some(cluster)) if cluster != formation.cluster => no(format!(
+        (Some((formation, _)), Some(cluster)) if cluster != formation.cluster => no(format!(
             "it belongs to cluster {}, {} {} to cluster {}",
             hex::encode(cluster),
             me.role,
             me.process,
             hex::encode(formation.cluster)
         )),
-        (Some(formation), Some(_)) if formation.node_of(caller.process) != Some(caller.node) => no(format!(
-            "node {:016x} is not the {} {} of this group",
-            caller.node, caller.role, caller.process
-        )),
+        (Some((_, members)), Some(_)) if members.node_of(caller.process) != Some(caller.node) => {
+            match caller.last_index > memory.applied {
+                true => Verdict::Behind,
+                false => no(format!(
+                    "node {:016x} is not the {} {} of this group",
+                    caller.node, caller.role, caller.process
+                )),
+            }
+        }
         (Some(_), Some(_)) => age_verdict(me, caller, memory),
     }
 }
@@ -80,12 +92,15 @@ pub(super) enum Blank {
     Adopt(Form),
     /// Everybody is here and blank, and this is the lowest process id: form a group of these voters.
     Form(Vec<(u64, NodeId)>),
+    /// There is a group, and it does not know this directory: ask to be admitted to it.
+    Seek,
 }
 
 /// What a blank replica does after introducing itself to the peers, given what each answered.
 pub(super) fn next_when_blank(me: &Hello, answers: &[Answer]) -> Blank {
     let ours = |form: &Form| form.voters.contains(&(me.process, me.node));
     let mut reasons = Vec::new();
+    let mut groups = 0;
     let mut voters = vec![(me.process, me.node)];
     for (process, answer) in answers {
         match answer {
@@ -99,12 +114,12 @@ pub(super) fn next_when_blank(me: &Hello, answers: &[Answer]) -> Blank {
                     reasons.push(format!("{process}: the replica there calls itself {}", welcome.me.process));
                 }
                 Verdict::No(reason) => reasons.push(format!("{process}: refuses me, because {reason}")),
-                Verdict::Known | Verdict::Blank | Verdict::IAmBlank => reasons.push(format!(
-                    "{process}: has a group that does not know this data directory (node {:016x})",
-                    me.node
-                )),
+                Verdict::Known | Verdict::Blank | Verdict::IAmBlank | Verdict::Behind => groups += 1,
             },
         }
+    }
+    if groups > 0 {
+        return Blank::Seek;
     }
     if !reasons.is_empty() {
         return Blank::Wait(reasons.join("; "));
@@ -130,11 +145,11 @@ pub(super) fn fits(me: &Hello, form: &Form) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether enough peers know this start. All of them, or after a grace period, so that a slow peer can object,
-/// as many as make a majority with this replica.
-pub(super) fn registered(peers: usize, known: usize, grace_is_over: bool) -> bool {
-    let voters = peers + 1;
-    known == peers || (grace_is_over && known + 1 > voters / 2)
+/// Whether enough of the other voters know this start. All of them, or after a grace period, so that a slow peer can
+/// object, as many as make a majority: with this replica, if it `votes`.
+pub(super) fn registered(peers: usize, known: usize, votes: bool, grace_is_over: bool) -> bool {
+    let own = usize::from(votes);
+    known == peers || (grace_is_over && known + own > (peers + own) / 2)
 }
 
 #[cfg(test)]
@@ -152,6 +167,10 @@ mod tests {
             start: 77,
             last_index: 100,
         }
+    }
+
+    fn members() -> Membership {
+        Membership::formed(&formation().voters)
     }
 
     fn formation() -> Formation {
@@ -189,9 +208,7 @@ mod tests {
         let has_group =
             Welcome { me: hello(2, Some([9; 16])), verdict: Verdict::Blank, formation: Some(form) };
         let answers = [blank_answer(3), (2, Ok(has_group))];
-        assert!(
-            matches!(next_when_blank(&hello(1, None), &answers), Blank::Wait(reason) if reason.contains("does not know"))
-        );
+        assert_eq!(next_when_blank(&hello(1, None), &answers), Blank::Seek);
     }
 
     #[test]
@@ -213,10 +230,19 @@ mod tests {
     #[test]
     fn strangers_are_refused_with_both_sides_named() {
         let me = hello(1, Some([9; 16]));
-        let check = |caller: Hello| verdict(&me, Some(&formation()), &caller, &Memory::default());
+        let as_of = |applied, caller: Hello| {
+            let memory = Memory { applied, ..Memory::default() };
+            verdict(&me, Some((&formation(), &members())), &caller, &memory)
+        };
+        let check = |caller: Hello| as_of(100, caller);
         let Verdict::No(reason) = check(hello(2, Some([8; 16]))) else { panic!("another cluster") };
         assert!(reason.contains("08080808") && reason.contains("09090909"), "{reason}");
         assert!(matches!(check(Hello { node: 5, ..hello(2, Some([9; 16])) }), Verdict::No(_)));
+        let newer = Hello { node: 5, last_index: 101, ..hello(2, Some([9; 16])) };
+        let why = "it may have been admitted by entries that are not here yet";
+        assert_eq!(check(newer.clone()), Verdict::Behind, "{why}");
+        let same = Hello { last_index: me.last_index, ..newer };
+        assert_eq!(as_of(99, same), Verdict::Behind, "{why}, or are here and not applied");
         assert!(matches!(check(Hello { role: "order".into(), ..hello(2, Some([9; 16])) }), Verdict::No(_)));
         assert_eq!(check(hello(2, None)), Verdict::Blank);
         assert_eq!(
@@ -230,7 +256,8 @@ mod tests {
         let me = hello(1, Some([9; 16]));
         let caller = hello(2, Some([9; 16]));
         let check = |boot, nonce, acknowledged| {
-            verdict(&me, Some(&formation()), &caller, &Memory { start: Start { boot, nonce }, acknowledged })
+            let memory = Memory { start: Start { boot, nonce }, acknowledged, applied: 100 };
+            verdict(&me, Some((&formation(), &members())), &caller, &memory)
         };
         assert_eq!(check(4, 1, None), Verdict::Known);
         assert_eq!(check(5, 77, None), Verdict::Known, "the same start, introduced again");
@@ -242,9 +269,14 @@ mod tests {
 
     #[test]
     fn a_start_needs_all_peers_or_a_majority_after_the_grace() {
-        assert!(registered(2, 2, false) && !registered(2, 1, false) && registered(2, 1, true));
-        assert!(!registered(2, 0, true) && registered(0, 0, false));
-        assert!(!registered(4, 1, true) && registered(4, 2, true));
+        assert!(registered(2, 2, true, false) && !registered(2, 1, true, false));
+        assert!(registered(2, 1, true, true) && !registered(2, 0, true, true));
+        assert!(registered(0, 0, true, false));
+        assert!(!registered(4, 1, true, true) && registered(4, 2, true, true));
+        // A learner is none of the voters, and makes no majority with them.
+        assert!(!registered(2, 1, false, true) && registered(2, 2, false, false));
+        assert!(!registered(3, 1, false, true) && registered(3, 2, false, true));
+        assert!(!registered(4, 2, false, true) && registered(4, 3, false, true));
     }
 
     #[test]

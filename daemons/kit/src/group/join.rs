@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use api::replication::{FORM, Form, Formed, HELLO, Hello, Member, Verdict, Welcome};
+use api::replication::{ADMIT, FORM, Form, Formed, HELLO, Hello, Member, Verdict, Welcome};
 use wal::level::NEWEST;
 use wal::meta::NodeId;
 use wal::replica::Config;
 
+use super::admission::ADMIT_LIMIT;
 use super::calls::introduction;
 use super::formation::{self, Blank};
-use super::peers::Peers;
 use super::{Replica, lock};
-use crate::link::{Address, Link, LinkOptions};
+use crate::credentials::Credentials;
+use crate::link::{Address, DirectLink, Link, LinkOptions};
 use crate::wait::Watch;
 
 /// Longest wait for a peer's answer to an introduction.
@@ -28,14 +29,14 @@ const MENTION_EVERY: Duration = Duration::from_secs(10);
 
 impl<R: Send + 'static> Replica<R> {
     /// Introduces this replica until it may take part, then starts it. Runs on a thread of its own.
-    pub(super) fn join(&self, peers: &Peers) {
+    pub(super) fn join(&self) {
         let links = self.peer_links();
         if !self.find_group(&links) || !self.register(&links) {
             return;
         }
         let identity = &self.shared.identity;
         let formation = self.shared.formation.get().expect("found just now").clone();
-        peers.connect(&self.shared, &formation, &self.handle);
+        self.peers.members_changed(&lock(&self.shared.membership).clone());
         log::info!(
             "{} {} (node {:016x}) takes part in cluster {}, start number {}",
             identity.config.role,
@@ -52,16 +53,19 @@ impl<R: Send + 'static> Replica<R> {
             boot: identity.boot,
             election_ticks: None,
             level: NEWEST,
+            keep: identity.config.recovery.keep,
         });
     }
 
     fn peer_links(&self) -> Vec<(u64, PeerLinks)> {
         let config = &self.shared.identity.config;
         let others = config.members.iter().filter(|member| member.process != config.process);
-        others.map(|member| (member.process, PeerLinks::open(config.role, member))).collect()
+        others
+            .map(|member| (member.process, PeerLinks::open(config.role, member, &config.credentials)))
+            .collect()
     }
 
-    fn set_waiting_for(&self, what: String) {
+    pub(super) fn set_waiting_for(&self, what: String) {
         *lock(&self.shared.waiting_for) = what;
     }
 
@@ -69,8 +73,10 @@ impl<R: Send + 'static> Replica<R> {
         let me = self.at_desk(introduction).ok()?;
         let asks = links.iter().map(|(process, links)| {
             let answer = links.hello.call(me.clone(), HELLO_LIMIT);
-            if answer.is_ok() {
-                lock(&self.shared.heard).insert(*process);
+            if let Ok(welcome) = &answer
+                && welcome.me.process == *process
+            {
+                self.shared.note_introduction(&welcome.me);
             }
             (*process, answer.map_err(|error| error.to_string()))
         });
@@ -81,11 +87,18 @@ impl<R: Send + 'static> Replica<R> {
     /// Waits until this directory belongs to a group. False: the daemon stops first.
     fn find_group(&self, links: &[(u64, PeerLinks)]) -> bool {
         let mut pauses = Pauses::new();
+        let mut admission = DirectLink::new(ADMIT, ADMIT_LIMIT, self.credentials());
         while self.shared.formation.get().is_none() {
             let Some((me, answers)) = self.introduce(links) else { return false };
             match formation::next_when_blank(&me, &answers) {
                 Blank::Adopt(form) => drop(self.form(form)),
                 Blank::Form(voters) => self.form_group(&me, voters, links),
+                Blank::Seek => {
+                    if let Err(reason) = self.seek_admission(&me, &mut admission) {
+                        pauses.mention(|| log::info!("blank data directory; waiting for {reason}"));
+                        self.set_waiting_for(reason);
+                    }
+                }
                 Blank::Wait(reason) => {
                     pauses.mention(|| log::info!("blank data directory, no group yet; waiting for {reason}"));
                     self.set_waiting_for(reason);
@@ -119,12 +132,14 @@ impl<R: Send + 'static> Replica<R> {
     fn register(&self, links: &[(u64, PeerLinks)]) -> bool {
         let mut pauses = Pauses::new();
         let since = Instant::now();
+        let voters = self.shared.other_voters();
+        let votes = lock(&self.shared.membership).voters.contains(&self.shared.identity.node);
         loop {
             let Some((_, answers)) = self.introduce(links) else { return false };
             let mut known = 0;
             for (process, answer) in &answers {
                 match answer.as_ref().map(|welcome| &welcome.verdict) {
-                    Ok(Verdict::Known) => known += 1,
+                    Ok(Verdict::Known) => known += usize::from(voters.contains(process)),
                     Ok(Verdict::No(reason)) => {
                         log::error!("{process} says that this replica must not take part: {reason}");
                         self.set_waiting_for(format!(
@@ -135,10 +150,10 @@ impl<R: Send + 'static> Replica<R> {
                     Ok(_) | Err(_) => {}
                 }
             }
-            if formation::registered(links.len(), known, since.elapsed() >= REGISTER_GRACE) {
+            if formation::registered(voters.len(), known, votes, since.elapsed() >= REGISTER_GRACE) {
                 return true;
             }
-            let missing = format!("peers that know this start: {known} of {}", links.len());
+            let missing = format!("peers that know this start: {known} of {}", voters.len());
             pauses.mention(|| log::info!("waiting for {missing}"));
             self.set_waiting_for(missing);
             if !pauses.pause(&self.shared.stopping) {
@@ -155,10 +170,10 @@ struct PeerLinks {
 }
 
 impl PeerLinks {
-    fn open(role: &str, member: &Member) -> PeerLinks {
+    fn open(role: &str, member: &Member, credentials: &Credentials) -> PeerLinks {
         let name = format!("{role}-{}", member.process);
         let address = Address::new(&member.host, member.peer_port);
-        let options = || LinkOptions { call_limit: HELLO_LIMIT, ..LinkOptions::default() };
+        let options = || LinkOptions { call_limit: HELLO_LIMIT, ..LinkOptions::new(credentials) };
         PeerLinks {
             hello: Link::open(&format!("{name} hello"), address.clone(), HELLO, options()),
             form: Link::open(&format!("{name} form"), address, FORM, options()),

@@ -28,7 +28,7 @@ impl<R: Send + 'static> Replica<R> {
             if status.level >= level::NEWEST {
                 return;
             }
-            if !status.is_primary() {
+            if !status.is_primary() || status.no_room.is_some() {
                 understood = None;
                 continue;
             }
@@ -57,8 +57,11 @@ impl<R: Send + 'static> Replica<R> {
     fn links_to_members(&self) -> Vec<Link<Who, Level>> {
         let others = self.members().iter().filter(|member| member.process != self.process());
         let link = |member: &api::replication::Member| {
-            let options =
-                LinkOptions { call_limit: ANSWER_LIMIT, idempotent: true, ..LinkOptions::default() };
+            let options = LinkOptions {
+                call_limit: ANSWER_LIMIT,
+                idempotent: true,
+                ..LinkOptions::new(&self.shared.identity.config.credentials)
+            };
             let address = Address::new(&member.host, member.peer_port);
             Link::open(&format!("level {}", member.process), address, LEVEL, options)
         };

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use api::{BatchReply, Rejected};
+use api::trace::Trace;
+use api::{BatchReply, Rejected, Traces};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -19,6 +20,8 @@ use crate::wait::{Completer, complete_all, promise};
 
 /// Most bytes of items in one body; the rest of `BODY_BYTES_MAX` is for their number.
 pub(super) const ITEMS_BYTES_MAX: usize = BODY_BYTES_MAX - 16;
+/// Most bytes of a place and a trace.
+const TRACE_BYTES_MAX: usize = 5 + 19 + 10 + 1;
 /// Most bytes of items that wait in a link's queue; beyond it calls get `CallError::Full`.
 const QUEUE_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
 /// Longest deadline. A longer limit is taken for this one.
@@ -32,6 +35,8 @@ pub(super) struct Entry<A> {
     /// The items, encoded one after the other.
     bytes: Vec<u8>,
     count: usize,
+    /// Which of them belong to which trace.
+    traces: Traces,
     deadline: Instant,
     /// An attempt ended without an answer.
     tainted: bool,
@@ -44,7 +49,7 @@ impl<A> Weight for Entry<A> {
         self.count
     }
     fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() + self.traces.len() * TRACE_BYTES_MAX
     }
 }
 
@@ -86,10 +91,12 @@ pub(super) fn room(options: &LinkOptions) -> Load {
     Load { items: options.batch_max, bytes: ITEMS_BYTES_MAX }
 }
 
-/// Queues a caller's items and waits for their outcome. `why` is asked for the reason when time is up.
+/// Queues a caller's items and waits for their outcome. `traces` are those of the items, in order; what is missing is none.
+/// `why` is asked for the reason when time is up.
 pub(super) fn call<Q: Serialize, A: Send + 'static>(
     queue: &Queue<Entry<A>>,
     items: &[Q],
+    traces: &[Option<Trace>],
     limit: Duration,
     why: impl Fn() -> String,
 ) -> Result<Vec<A>, CallError> {
@@ -98,15 +105,17 @@ pub(super) fn call<Q: Serialize, A: Send + 'static>(
         bytes = postcard::to_extend(item, bytes)
             .map_err(|error| CallError::NotSent(format!("an item cannot be encoded: {error}")))?;
     }
-    if bytes.len() > ITEMS_BYTES_MAX {
-        let size = bytes.len();
+    let traces: Traces = (0..).zip(traces).filter_map(|(at, trace)| trace.map(|trace| (at, trace))).collect();
+    let size = bytes.len() + traces.len() * TRACE_BYTES_MAX;
+    if size > ITEMS_BYTES_MAX {
         return Err(CallError::NotSent(format!("{size} bytes in one call, at most {ITEMS_BYTES_MAX}")));
     }
     let limit = limit.min(LIMIT_MAX);
     let (completer, waiter) = promise();
     let fate = Arc::new(Fate(AtomicU8::new(CLEAN)));
     let deadline = Instant::now() + limit;
-    let entry = Entry { bytes, count: items.len(), deadline, tainted: false, fate: fate.clone(), completer };
+    let entry =
+        Entry { bytes, count: items.len(), traces, deadline, tainted: false, fate: fate.clone(), completer };
     queue.push(entry).map_err(|refused| match refused {
         Refused::Full => CallError::Full,
         Refused::Closed => CallError::NotSent("the link is closed".to_owned()),
@@ -122,14 +131,17 @@ pub(super) fn call<Q: Serialize, A: Send + 'static>(
 pub(super) fn call_many<Q: Serialize, A: Send + 'static>(
     queue: &Queue<Entry<A>>,
     items: &[Q],
+    traces: &[Option<Trace>],
     limit: Duration,
     batch_max: usize,
     why: impl Fn() -> String,
 ) -> Vec<Result<A, CallError>> {
     let start = Instant::now();
     let mut outcomes = Vec::with_capacity(items.len());
-    for items in items.chunks(batch_max) {
-        match call(queue, items, limit.saturating_sub(start.elapsed()), &why) {
+    for (at, items) in (0..).step_by(batch_max).zip(items.chunks(batch_max)) {
+        let traces = traces.get(at..).unwrap_or_default();
+        let traces = &traces[..traces.len().min(items.len())];
+        match call(queue, items, traces, limit.saturating_sub(start.elapsed()), &why) {
             Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
             Err(error) => outcomes.extend(items.iter().map(|_| Err(error.clone()))),
         }
@@ -170,13 +182,21 @@ pub(super) fn call_limit<A>(batch: &[Entry<A>], options: &LinkOptions) -> Durati
     rest.max(CALL_LIMIT_MIN).min(options.call_limit)
 }
 
-/// The body of a batch: what postcard makes of `api::Batch`.
+/// The body of a batch: what postcard makes of `api::Batch`, and of the traces if there are any.
 pub(super) fn body<A>(batch: &[Entry<A>]) -> Vec<u8> {
     let count: usize = batch.iter().map(Weight::items).sum();
     let mut body = postcard::to_stdvec(&count).expect("a number can be encoded");
     body.reserve(batch.iter().map(Weight::bytes).sum());
-    batch.iter().for_each(|entry| body.extend_from_slice(&entry.bytes));
-    body
+    let (mut traces, mut at) = (Traces::new(), 0);
+    for entry in batch {
+        body.extend_from_slice(&entry.bytes);
+        traces.extend(entry.traces.iter().map(|(place, trace)| (at + place, *trace)));
+        at += u32::try_from(entry.count).expect("a batch has few items");
+    }
+    match traces.is_empty() {
+        true => body,
+        false => postcard::to_extend(&traces, body).expect("plain data encodes"),
+    }
 }
 
 /// What came of a call for a batch.
@@ -219,7 +239,7 @@ pub(super) fn read<A: DeserializeOwned>(
 }
 
 /// The beginning of a text that somebody else wrote, on one line.
-fn excerpt(body: &[u8]) -> String {
+pub(super) fn excerpt(body: &[u8]) -> String {
     const SHOWN_MAX: usize = 200;
     let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN_MAX)]);
     text.trim().replace(|c: char| c.is_control(), " ")
@@ -262,7 +282,15 @@ mod tests {
         let bytes = items.iter().fold(Vec::new(), |bytes, item| postcard::to_extend(item, bytes).unwrap());
         let fate = Arc::new(Fate(AtomicU8::new(CLEAN)));
         let deadline = Instant::now() + Duration::from_secs(5);
-        Entry { bytes, count: items.len(), deadline, tainted: false, fate, completer: promise().0 }
+        Entry {
+            bytes,
+            count: items.len(),
+            traces: Traces::new(),
+            deadline,
+            tainted: false,
+            fate,
+            completer: promise().0,
+        }
     }
 
     #[test]
@@ -274,6 +302,23 @@ mod tests {
             body(&[entry(&["a"]), entry(&["", "b"]), entry(&long)]),
             postcard::to_stdvec(&Batch { items: whole }).unwrap()
         );
+    }
+
+    #[test]
+    fn traces_follow_the_items_where_older_releases_do_not_look() {
+        let trace = |id| Trace { id, parent: u64::MAX, flags: 1 };
+        let traced = |items: &[&str], traces| Entry { traces, ..entry(items) };
+        let body = body(&[
+            traced(&["a", "b"], vec![(1, trace(u128::MAX))]),
+            entry(&["c"]),
+            traced(&["d"], vec![(0, trace(7))]),
+        ]);
+        let (batch, rest) = postcard::take_from_bytes::<Batch<String>>(&body).unwrap();
+        assert_eq!(batch.items, ["a", "b", "c", "d"]);
+        assert_eq!(postcard::from_bytes::<Traces>(rest), Ok(vec![(1, trace(u128::MAX)), (3, trace(7))]));
+        assert_eq!(postcard::from_bytes::<Batch<String>>(&body), Ok(batch), "as an older release reads it");
+        let longest = postcard::to_stdvec(&(u32::MAX, trace(u128::MAX))).unwrap();
+        assert_eq!(longest.len(), TRACE_BYTES_MAX);
     }
 
     #[test]

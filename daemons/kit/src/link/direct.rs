@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::batch::{self, Outcome};
 use super::http::Caller;
 use super::{Address, CallError};
+use crate::credentials::Credentials;
 
 /// Calls one path of one daemon after the other from the thread that holds it, without a queue: for conversations in
 /// which every call depends on the answer before it. Blocks: never on a coroutine.
@@ -32,8 +33,8 @@ impl Hangup {
 
 impl<Q: Serialize, A: DeserializeOwned> DirectLink<Q, A> {
     /// A link for calls of `path` whose phases take `limit` at most.
-    pub fn new(path: &'static str, limit: Duration) -> Self {
-        DirectLink { caller: Caller::new(path, limit), limit, _call: PhantomData }
+    pub fn new(path: &'static str, limit: Duration, credentials: &Credentials) -> Self {
+        DirectLink { caller: Caller::new(path, limit, credentials), limit, _call: PhantomData }
     }
 
     /// What ends a call from another thread.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::batch::ITEMS_BYTES_MAX;
 use super::http::Caller;
 use super::queue::{Load, Queue, Weight};
-use super::{Address, start_thread};
+use super::{Address, census, start_thread};
+use crate::credentials::Credentials;
 
 /// What waits at most; further frames are dropped, and the engine sends again what matters.
 const QUEUE_MAX: Load = Load { items: 8192, bytes: 8 * ITEMS_BYTES_MAX };
@@ -50,11 +51,13 @@ impl FrameLink {
     pub fn open(
         target: Address,
         path: &'static str,
+        credentials: &Credentials,
         encode: impl Fn(&[Vec<u8>]) -> Vec<u8> + Send + 'static,
         on_unreachable: impl Fn() + Send + 'static,
     ) -> FrameLink {
         let queue = Arc::new(Queue::new(QUEUE_MAX));
-        let caller = Caller::new(path, CALL_LIMIT);
+        census::enter("frames", &target, queue.gauge());
+        let caller = Caller::new(path, CALL_LIMIT, credentials);
         let agent = caller.agent();
         let mut lane = Lane { caller, target: target.clone(), queue: queue.clone(), encode, on_unreachable };
         start_thread(&format!("to {target}"), move || lane.run());

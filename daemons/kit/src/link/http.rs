@@ -10,16 +10,21 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::PoisonError;
 use std::time::Duration;
 
+use api::auth::TAG_BYTES;
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Error, SendBody};
 
+use super::open::Desk;
 use super::transport::{Lookup, PlainConnector};
 use super::{Address, CONNECT_LIMIT};
+use crate::credentials::Credentials;
+use crate::peer_session::Tag;
 
 /// How long an unused connection is kept. Below `peer_plane::Limits::idle`, or the other end would close it just
 /// when it is used again.
@@ -34,8 +39,16 @@ pub(super) struct Caller {
     agent: Agent,
     path: &'static str,
     limit: Duration,
-    /// The targets so far, as URIs.
-    uris: HashMap<Address, Uri>,
+    desk: Desk,
+    /// The targets so far.
+    targets: HashMap<Address, Target>,
+}
+
+#[derive(Clone)]
+struct Target {
+    uri: Uri,
+    /// Whether its connections are authenticated, as far as is known.
+    keyed: bool,
 }
 
 /// An answer, read completely.
@@ -60,11 +73,12 @@ pub(super) enum Failure {
 
 impl Caller {
     /// A caller of one path, with a limit on each phase of a call.
-    pub(super) fn new(path: &'static str, limit: Duration) -> Caller {
-        Caller::with_lookup(path, limit, lookup)
+    pub(super) fn new(path: &'static str, limit: Duration, credentials: &Credentials) -> Caller {
+        Caller::with_lookup(path, limit, credentials, lookup)
     }
 
-    fn with_lookup(path: &'static str, limit: Duration, lookup: Lookup) -> Caller {
+    fn with_lookup(path: &'static str, limit: Duration, credentials: &Credentials, lookup: Lookup) -> Caller {
+        let desk = Desk::new(credentials.clone());
         let config = Agent::config_builder()
             .proxy(None) // otherwise http_proxy in the environment decides
             .http_status_as_error(false)
@@ -82,8 +96,8 @@ impl Caller {
             .timeout_recv_response(Some(limit))
             .timeout_recv_body(Some(limit))
             .build();
-        let agent = Agent::with_parts(config, PlainConnector { lookup }, ByConnector);
-        Caller { agent, path, limit, uris: HashMap::new() }
+        let agent = Agent::with_parts(config, PlainConnector { lookup, desk: desk.clone() }, ByConnector);
+        Caller { agent, path, limit, desk, targets: HashMap::new() }
     }
 
     /// A handle with which another thread can break off the call in flight, for good.
@@ -93,22 +107,38 @@ impl Caller {
 
     /// Posts a body and reads the answer. `limit` shortens the caller's own limit.
     pub(super) fn post(&mut self, to: &Address, body: &[u8], limit: Duration) -> Result<Reply, Failure> {
-        let uri = self.uri(to)?;
-        match self.send(to, &uri, body, limit) {
+        let mut target = self.target(to)?;
+        let mut result = self.send(to, &target, body, limit);
+        if let Err((Failure::Before(_), _)) = result
+            && self.desk.found_otherwise()
+        {
+            target.keyed = !target.keyed;
+            self.targets.insert(to.clone(), target.clone());
+            result = self.send(to, &target, body, limit);
+        }
+        match result {
             // A kept connection that had ended: `ureq` notices only as it writes. The next one is fresh.
             Err((Failure::Before(_), Error::Io(error)))
                 if error.kind() != io::ErrorKind::ConnectionRefused =>
             {
-                self.send(to, &uri, body, limit)
+                self.send(to, &target, body, limit)
             }
             result => result,
         }
         .map_err(|(failure, _)| failure)
     }
 
-    fn send(&self, to: &Address, uri: &Uri, body: &[u8], limit: Duration) -> Result<Reply, (Failure, Error)> {
-        let mut tracked = Tracked { rest: body, started: false };
-        let request = self.agent.post(uri).header("content-length", body.len());
+    fn send(
+        &self,
+        to: &Address,
+        target: &Target,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Reply, (Failure, Error)> {
+        self.desk.begin(target.keyed);
+        let tag = if target.keyed { TAG_BYTES } else { 0 };
+        let mut tracked = Tracked { call: self, keyed: target.keyed, tag: None, body, at: 0 };
+        let request = self.agent.post(&target.uri).header("content-length", tag + body.len());
         let request = match limit < self.limit {
             false => request,
             true => {
@@ -118,26 +148,46 @@ impl Caller {
         let result = request.send(SendBody::from_reader(&mut tracked)).and_then(|mut response| {
             let status = response.status().as_u16();
             let body = response.body_mut().with_config().limit(REPLY_BYTES_MAX).read_to_vec()?;
-            Ok(Reply { status, body })
+            Ok(Reply { status, body: self.checked(status, body)? })
         });
         result.map_err(|error| {
             let text = format!("{to}: {error}");
-            let failure = match tracked.started {
-                false => Failure::Before(text),
-                true => Failure::After { text, timed_out: matches!(error, Error::Timeout(_)) },
+            let failure = match tracked.tag {
+                None => Failure::Before(text),
+                Some(_) => Failure::After { text, timed_out: matches!(error, Error::Timeout(_)) },
             };
             (failure, error)
         })
     }
 
-    fn uri(&mut self, to: &Address) -> Result<Uri, Failure> {
-        if let Some(uri) = self.uris.get(to) {
-            return Ok(uri.clone());
+    /// An answer's body without its tag, if it is the daemon's.
+    fn checked(&self, status: u16, mut body: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let Some(session) = self.desk.session() else { return Ok(body) };
+        let session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        let tagged = body.split_first_chunk::<TAG_BYTES>();
+        if !tagged.is_some_and(|(tag, rest)| session.takes_reply(tag, status, rest)) {
+            let said = super::batch::excerpt(&body);
+            return Err(Error::Other(
+                format!(
+                    "the answer {status} is not one of {}, or was changed on the way: {said}",
+                    session.peer()
+                )
+                .into(),
+            ));
+        }
+        body.drain(..TAG_BYTES);
+        Ok(body)
+    }
+
+    fn target(&mut self, to: &Address) -> Result<Target, Failure> {
+        if let Some(target) = self.targets.get(to) {
+            return Ok(target.clone());
         }
         let uri = format!("http://{to}{}", self.path);
         let uri: Uri = uri.parse().map_err(|error| Failure::Before(format!("{uri}: {error}")))?;
-        self.uris.insert(to.clone(), uri.clone());
-        Ok(uri)
+        let target = Target { uri, keyed: self.desk.credentials.has_key() };
+        self.targets.insert(to.clone(), target.clone());
+        Ok(target)
     }
 }
 
@@ -164,16 +214,45 @@ fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok((host, port).to_socket_addrs()?.collect())
 }
 
-/// A body that knows whether anybody has begun to read it.
+/// A body, with its tag before it on an authenticated connection. Knows whether anybody has begun to read it.
 struct Tracked<'a> {
-    rest: &'a [u8],
-    started: bool,
+    call: &'a Caller,
+    keyed: bool,
+    /// Made when the first byte is wanted: by then it is known which connection will carry it. Empty on one without.
+    tag: Option<Vec<u8>>,
+    body: &'a [u8],
+    /// Bytes read of tag and body.
+    at: usize,
+}
+
+impl Tracked<'_> {
+    fn tag(&self) -> io::Result<Vec<u8>> {
+        match (self.call.desk.session(), self.keyed) {
+            (None, false) => Ok(Vec::new()),
+            (Some(session), true) => {
+                let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+                let tag: Tag = session.next_request(self.call.path, self.body);
+                Ok(tag.to_vec())
+            }
+            // A kept connection from before the daemon was given, or lost, its key. `ureq` drops it.
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
 }
 
 impl Read for Tracked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.started = true;
-        self.rest.read(buffer)
+        if self.tag.is_none() {
+            self.tag = Some(self.tag()?);
+        }
+        let tag = self.tag.as_deref().unwrap_or_default();
+        let (tag, body) = (
+            &tag[self.at.min(tag.len())..],
+            &self.body[self.at.saturating_sub(tag.len()).min(self.body.len())..],
+        );
+        let count = tag.chain(body).read(buffer)?;
+        self.at += count;
+        Ok(count)
     }
 }
 
@@ -231,7 +310,7 @@ mod tests {
         let (first, closes) = server("127.0.0.1:0".parse().unwrap(), "1", 2);
         let (second, _) = server(SocketAddr::from(([127, 0, 0, 2], first.port())), "2", 2);
         let to = Address::new("moving_host", second.port());
-        let mut caller = Caller::with_lookup("/", LIMIT, moving_host);
+        let mut caller = Caller::with_lookup("/", LIMIT, &Credentials::none(), moving_host);
         let mut said = || caller.post(&to, &[], LIMIT).map(|reply| reply.body);
         assert_eq!(said().unwrap(), b"1");
         WHERE.store(2, Ordering::SeqCst);

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::Rejected;
+use api::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::{self, Entry, Outcome};
 use super::http::Caller;
 use super::queue::{Queue, Weight};
-use super::{Address, CallError, LinkOptions, start_thread};
+use super::{Address, CallError, LinkOptions, census, start_thread};
 
 /// First pause after a round in which no replica took the batch; it doubles with each further round.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -84,8 +85,9 @@ where
         let targets = Mutex::new(Targets { list: targets, at: 0, known: false });
         let trouble = Mutex::new("it was waiting or being answered".to_owned());
         let shared = Arc::new(Shared { queue: batch::queue(&options), targets, trouble });
+        census::enter(name, "the primary", shared.queue.gauge());
         let agents = (0..options.lanes).map(|_| {
-            let caller = Caller::new(path, options.call_limit);
+            let caller = Caller::new(path, options.call_limit, &options.credentials);
             let agent = caller.agent();
             let mut lane = Lane { caller, shared: shared.clone(), options: options.clone(), is_final };
             start_thread(name, move || lane.run());
@@ -103,16 +105,34 @@ where
     /// `Full`; `NotSent` if no attempt can have been executed; `Unknown` if one may have been; `Rejected` only
     /// with `Rejected::Refused`.
     pub fn call(&self, item: Q, limit: Duration) -> Result<A, CallError> {
+        self.call_in(None, item, limit)
+    }
+
+    /// The same for an item that belongs to this trace.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub fn call_in(&self, trace: Option<Trace>, item: Q, limit: Duration) -> Result<A, CallError> {
         let shared = &self.inner.shared;
-        let mut answers = batch::call(&shared.queue, &[item], limit, || shared.trouble())?;
+        let mut answers = batch::call(&shared.queue, &[item], &[trace], limit, || shared.trouble())?;
         Ok(answers.pop().expect("an answer for every item"))
     }
 
     /// Sends items that ride together and parks the caller once for all of them; answers in order. More than
     /// `LinkOptions::batch_max` are sent one batch after the other.
     pub fn call_many(&self, items: Vec<Q>, limit: Duration) -> Vec<Result<A, CallError>> {
+        self.call_many_in(&[], items, limit)
+    }
+
+    /// The same for items that belong to these traces, in the order of the items; what is missing is none.
+    pub fn call_many_in(
+        &self,
+        traces: &[Option<Trace>],
+        items: Vec<Q>,
+        limit: Duration,
+    ) -> Vec<Result<A, CallError>> {
         let shared = &self.inner.shared;
-        batch::call_many(&shared.queue, &items, limit, self.inner.batch_max, || shared.trouble())
+        batch::call_many(&shared.queue, &items, traces, limit, self.inner.batch_max, || shared.trouble())
     }
 }
 

@@ -4,8 +4,11 @@
 //! a single lock. The lock is held for moves of memory only, so a coroutine may take it.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::census::Gauge;
 
 /// What an entry counts for.
 pub(super) trait Weight {
@@ -38,6 +41,7 @@ pub(super) struct Queue<T> {
     changed: Condvar,
     /// Signalled when the queue closes.
     closing: Condvar,
+    gauge: Arc<Gauge>,
 }
 
 #[derive(Debug)]
@@ -53,7 +57,14 @@ impl<T: Weight> Queue<T> {
     pub(super) fn new(max: Load) -> Queue<T> {
         let state =
             State { entries: VecDeque::new(), load: Load { items: 0, bytes: 0 }, idle: 0, closed: false };
-        Queue { max, state: Mutex::new(state), changed: Condvar::new(), closing: Condvar::new() }
+        let gauge = Arc::new(Gauge::default());
+        gauge.limit.store(max.items as u64, Ordering::Relaxed);
+        Queue { max, state: Mutex::new(state), changed: Condvar::new(), closing: Condvar::new(), gauge }
+    }
+
+    /// What it holds and has carried, for those who count.
+    pub(super) fn gauge(&self) -> &Arc<Gauge> {
+        &self.gauge
     }
 
     /// Queues an entry, at once or not at all.
@@ -64,9 +75,11 @@ impl<T: Weight> Queue<T> {
         }
         let load = Load { items: state.load.items + entry.items(), bytes: state.load.bytes + entry.bytes() };
         if load.items > self.max.items || load.bytes > self.max.bytes {
+            self.gauge.full.fetch_add(entry.items() as u64, Ordering::Relaxed);
             return Err(Refused::Full);
         }
         state.load = load;
+        self.gauge.waiting.store(load.items as u64, Ordering::Relaxed);
         state.entries.push_back(entry);
         let wake = state.idle > 0;
         drop(state);
@@ -87,6 +100,7 @@ impl<T: Weight> Queue<T> {
         }
         let mut items: usize = batch.iter().map(Weight::items).sum();
         let mut bytes: usize = batch.iter().map(Weight::bytes).sum();
+        let before = state.load.items;
         while let Some(next) = state.entries.front() {
             let next = Load { items: next.items(), bytes: next.bytes() };
             items += next.items;
@@ -97,6 +111,12 @@ impl<T: Weight> Queue<T> {
             state.load.items -= next.items;
             state.load.bytes -= next.bytes;
             batch.extend(state.entries.pop_front());
+        }
+        let taken = before - state.load.items;
+        if taken > 0 {
+            self.gauge.waiting.store(state.load.items as u64, Ordering::Relaxed);
+            self.gauge.items.fetch_add(taken as u64, Ordering::Relaxed);
+            self.gauge.calls.fetch_add(1, Ordering::Relaxed);
         }
         !state.closed
     }
@@ -120,6 +140,7 @@ impl<T: Weight> Queue<T> {
         let dropped = {
             let mut state = self.lock();
             state.load = Load { items: 0, bytes: 0 };
+            self.gauge.waiting.store(0, Ordering::Relaxed);
             std::mem::take(&mut state.entries)
         };
         // Outside the lock: dropping an entry wakes its caller.
@@ -141,7 +162,6 @@ impl<T: Weight> Queue<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::thread;
 
     use proptest::prelude::*;

@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api::trace::Trace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::{self, Entry, Outcome};
 use super::http::{Caller, Failure};
 use super::queue::{Queue, Weight};
-use super::{Address, CallError, LinkOptions, start_thread};
+use super::{Address, CallError, LinkOptions, census, start_thread};
 
 /// A link to one daemon and one of its paths, which takes `Batch<Q>` and answers `BatchReply<A>`. A clone is another
 /// handle to the same link.
@@ -76,8 +77,9 @@ where
     pub fn open(name: &str, target: Address, path: &'static str, options: LinkOptions) -> Link<Q, A> {
         let options = options.checked();
         let shared = Arc::new(Shared { queue: batch::queue(&options), trouble: Mutex::new(String::new()) });
+        census::enter(name, &target, shared.queue.gauge());
         let agents = (0..options.lanes).map(|_| {
-            let caller = Caller::new(path, options.call_limit);
+            let caller = Caller::new(path, options.call_limit, &options.credentials);
             let agent = caller.agent();
             let mut lane =
                 Lane { caller, target: target.clone(), shared: shared.clone(), options: options.clone() };
@@ -94,8 +96,16 @@ where
     /// # Errors
     /// See `CallError`.
     pub fn call(&self, item: Q, limit: Duration) -> Result<A, CallError> {
+        self.call_in(None, item, limit)
+    }
+
+    /// The same for an item that belongs to this trace.
+    ///
+    /// # Errors
+    /// As `call`.
+    pub fn call_in(&self, trace: Option<Trace>, item: Q, limit: Duration) -> Result<A, CallError> {
         let shared = &self.inner.shared;
-        let mut answers = batch::call(&shared.queue, &[item], limit, || shared.trouble())?;
+        let mut answers = batch::call(&shared.queue, &[item], &[trace], limit, || shared.trouble())?;
         Ok(answers.pop().expect("an answer for every item"))
     }
 
@@ -103,7 +113,7 @@ where
     /// `LinkOptions::batch_max` are sent one batch after the other.
     pub fn call_many(&self, items: Vec<Q>, limit: Duration) -> Vec<Result<A, CallError>> {
         let shared = &self.inner.shared;
-        batch::call_many(&shared.queue, &items, limit, self.inner.batch_max, || shared.trouble())
+        batch::call_many(&shared.queue, &items, &[], limit, self.inner.batch_max, || shared.trouble())
     }
 }
 

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -18,6 +18,9 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, ShutdownHandle, Transport,
 };
 use ureq::{Error, Timeout};
+
+use super::open::{self, Desk, Opened};
+use crate::peer_session::Session;
 
 /// Bytes kept back at most. A larger body goes out in pieces of this size.
 const PENDING_MAX: usize = 256 << 10;
@@ -29,9 +32,15 @@ pub(super) type Lookup = fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 /// Opens the connections of a link. A name is looked up for each new connection, and only then: a daemon that comes
 /// back with another address is found there, even if somebody else listens at its old one.
-#[derive(Debug)]
 pub(super) struct PlainConnector {
     pub(super) lookup: Lookup,
+    pub(super) desk: Desk,
+}
+
+impl fmt::Debug for PlainConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlainConnector")
+    }
 }
 
 impl PlainConnector {
@@ -50,23 +59,8 @@ impl Connector<()> for PlainConnector {
         let limit = details.timeout.not_zero().map(|limit| *limit);
         let mut failed = Error::ConnectionFailed;
         for address in self.addresses(details)? {
-            match open(address, limit) {
-                Ok(stream) => {
-                    let buffers = LazyBuffers::new(
-                        details.config.input_buffer_size(),
-                        details.config.output_buffer_size(),
-                    );
-                    let plain = Plain {
-                        stream: Arc::new(stream),
-                        buffers,
-                        pending: Vec::new(),
-                        read_limit: None,
-                        write_limit: None,
-                    };
-                    let shared: Arc<dyn ShutdownHandle> = plain.stream.clone();
-                    (details.register_shutdown)(Arc::downgrade(&shared) as Weak<dyn ShutdownHandle>)?;
-                    return Ok(Some(plain));
-                }
+            match open::connect(address, limit) {
+                Ok(stream) => return self.opened(details, stream, address, limit).map(Some),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     failed = Error::Timeout(Timeout::Connect)
                 }
@@ -77,19 +71,57 @@ impl Connector<()> for PlainConnector {
     }
 }
 
-fn open(address: SocketAddr, limit: Option<Duration>) -> io::Result<TcpStream> {
-    let stream = match limit {
-        Some(limit) => TcpStream::connect_timeout(&address, limit),
-        None => TcpStream::connect(address),
-    }?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+impl PlainConnector {
+    /// A connection that may be used. A call that is broken off ends its handshake, too.
+    fn opened(
+        &self,
+        details: &ConnectionDetails<'_>,
+        stream: TcpStream,
+        address: SocketAddr,
+        limit: Option<Duration>,
+    ) -> Result<Plain, Error> {
+        let mut stream = Arc::new(stream);
+        register(details, &stream)?;
+        // Not an I/O error, which would be taken for one of a kept connection.
+        let trouble = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout(Timeout::Connect),
+            _ => Error::Other(error.to_string().into()),
+        };
+        let session = match self.desk.open(&stream, address, limit).map_err(trouble)? {
+            Opened::AsItIs => None,
+            Opened::With(session) => Some(session),
+            Opened::Again(other) => {
+                stream = Arc::new(other);
+                register(details, &stream)?;
+                None
+            }
+        };
+        let buffers =
+            LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        let desk = self.desk.clone();
+        Ok(Plain {
+            stream,
+            buffers,
+            desk,
+            session,
+            pending: Vec::new(),
+            read_limit: limit,
+            write_limit: limit,
+        })
+    }
+}
+
+fn register(details: &ConnectionDetails<'_>, stream: &Arc<TcpStream>) -> Result<(), Error> {
+    let shared: Arc<dyn ShutdownHandle> = stream.clone();
+    (details.register_shutdown)(Arc::downgrade(&shared) as Weak<dyn ShutdownHandle>)
 }
 
 /// A connection.
 pub(super) struct Plain {
     stream: Arc<TcpStream>,
     buffers: LazyBuffers,
+    desk: Desk,
+    session: Option<Arc<Mutex<Session>>>,
     /// What is to be sent before an answer is waited for.
     pending: Vec<u8>,
     read_limit: Option<Duration>,
@@ -131,7 +163,9 @@ impl Transport for Plain {
         &mut self.buffers
     }
 
+    /// The head comes first, before any of the body is fetched: so the body's tag can be one of this connection.
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.desk.uses(self.session.as_ref());
         self.pending.extend_from_slice(&self.buffers.output()[..amount]);
         if self.pending.len() >= PENDING_MAX { self.flush(timeout) } else { Ok(()) }
     }

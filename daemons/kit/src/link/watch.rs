@@ -9,6 +9,7 @@ use api::replication::{WATCH, WATCH_MS};
 
 use super::http::{Caller, addresses};
 use super::{Address, start_thread};
+use crate::credentials::Credentials;
 
 /// A call that is not answered for this long has lost its peer, perhaps a host that fell silent.
 const HOLD_MAX: Duration = Duration::from_millis(WATCH_MS + 5_000);
@@ -37,11 +38,12 @@ impl WatchLink {
     /// If the system does not let us start a thread.
     pub fn open(
         target: Address,
+        credentials: &Credentials,
         on_gone: impl Fn() + Send + 'static,
         on_back: impl Fn() + Send + 'static,
     ) -> WatchLink {
         let halt = Arc::new(Halt::default());
-        let caller = Caller::new(WATCH, HOLD_MAX);
+        let caller = Caller::new(WATCH, HOLD_MAX, credentials);
         let agent = caller.agent();
         let name = format!("watch {target}");
         let mut watcher = Watcher { caller, target, halt: halt.clone(), pause: PAUSE_MIN, on_gone, on_back };

@@ -9,7 +9,9 @@ use clap::Args;
 use log::LevelFilter;
 
 use super::{CATALOG_PORT, Common, DEADLINE_MS, FRONTEND_PORT, Host, ORDER_PORT, Source, peer_port};
+use crate::api_plane::Limits;
 use crate::exit::Failure;
+use crate::logging::LogFormat;
 
 /// Deadlines that make sense, in ms: long enough for a retry, shorter than anyone waits.
 const DEADLINES_MS: RangeInclusive<u64> = 10..=60_000;
@@ -71,6 +73,8 @@ pub struct FrontendSettings {
 /// Settings of a front end, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendConfig {
+    /// Its number among the front ends that share a data directory.
+    pub id: u64,
     /// Catalog replicas, at least one.
     pub catalog: Vec<Host>,
     /// Order replicas, at least one. Their names stand in the answers of replicas that know none of their own.
@@ -85,8 +89,14 @@ pub struct FrontendConfig {
     pub deadline: Duration,
     /// Memory for cached answers, in bytes; 0 for none.
     pub cache_bytes: u64,
+    /// What the API plane takes.
+    pub limits: Limits,
     /// Least important log lines to write.
     pub log_level: LevelFilter,
+    /// How they look.
+    pub log_format: LogFormat,
+    /// From how long on requests are logged, if they are.
+    pub slow: Option<Duration>,
 }
 
 impl FrontendSettings {
@@ -114,6 +124,7 @@ impl FrontendSettings {
         let deadline = source.number(&self.deadline_ms, "QUIRE_DEADLINE_MS", DEADLINES_MS, DEADLINE_MS)?;
         let cache_mib = source.number(&self.cache_mib, "QUIRE_CACHE_MIB", CACHES_MIB, CACHE_MIB)?;
         Ok(FrontendConfig {
+            id,
             catalog: source.hosts(&catalog, catalog_port)?,
             order: source.hosts(&order, order_port)?,
             api: SocketAddr::new(common.listen, port),
@@ -121,7 +132,10 @@ impl FrontendSettings {
             data_dir: common.data_dir.join(format!("frontend-{id}")),
             deadline: Duration::from_millis(deadline),
             cache_bytes: cache_mib << 20,
+            limits: common.limits,
             log_level: common.log_level,
+            log_format: common.log_format,
+            slow: common.slow,
         })
     }
 }

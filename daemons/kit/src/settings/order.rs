@@ -7,11 +7,15 @@ use std::time::Duration;
 use clap::Args;
 use log::LevelFilter;
 
+use super::recovery::RecoverySettings;
 use super::{
     AGREE_AFTER_S, AGREE_AFTERS_S, CATALOG_PORT, Common, Host, MAP_SIZE_GIB, MAP_SIZES_GIB, Member, Members,
     ORDER_PORT, Source, TICK_MS, TICKS_MS, bad, gib, name, peer_port,
 };
+use crate::api_plane::Limits;
 use crate::exit::Failure;
+use crate::group::Recovery;
+use crate::logging::LogFormat;
 
 /// Process id of an order replica that is told none.
 const ALONE_ID: u64 = 1;
@@ -63,6 +67,9 @@ pub struct OrderSettings {
     /// 2592000: until then each of them can be taken back. Default: 600
     #[arg(long, env = "QUIRE_AGREE_AFTER_S", value_name = "S")]
     pub agree_after_s: Option<String>,
+    /// How replicas catch up.
+    #[command(flatten)]
+    pub recovery: RecoverySettings,
     /// What every daemon has.
     #[command(flatten)]
     pub common: Common,
@@ -87,10 +94,18 @@ pub struct OrderConfig {
     pub tick: Duration,
     /// How long all members must have run a release before the log may hold what an older one does not know.
     pub agree_after: Duration,
+    /// How it catches up, and lets others catch up.
+    pub recovery: Recovery,
     /// Most bytes the data file can grow to.
     pub map_size_bytes: usize,
+    /// What the API plane takes.
+    pub limits: Limits,
     /// Least important log lines to write.
     pub log_level: LevelFilter,
+    /// How they look.
+    pub log_format: LogFormat,
+    /// From how long on requests are logged, if they are.
+    pub slow: Option<Duration>,
 }
 
 impl OrderSettings {
@@ -132,8 +147,12 @@ impl OrderSettings {
             catalog: source.hosts(&catalog, catalog_port)?,
             tick: Duration::from_millis(tick),
             agree_after: Duration::from_secs(agree_after),
+            recovery: self.recovery.validate(&source)?,
             map_size_bytes: gib(map_size)?,
+            limits: common.limits,
             log_level: common.log_level,
+            log_format: common.log_format,
+            slow: common.slow,
             members,
         })
     }

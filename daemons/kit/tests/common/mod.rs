@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use kit::credentials::Credentials;
 use kit::peer_plane::{self, Limits, PeerHandler, PeerPlane};
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
@@ -27,8 +28,18 @@ pub(crate) fn serve(handler: impl PeerHandler) -> PeerPlane {
 }
 
 pub(crate) fn serve_with(address: SocketAddr, limits: Limits, handler: impl PeerHandler) -> PeerPlane {
+    serve_as(&Credentials::none(), address, limits, handler)
+}
+
+pub(crate) fn serve_as(
+    credentials: &Credentials,
+    address: SocketAddr,
+    limits: Limits,
+    handler: impl PeerHandler,
+) -> PeerPlane {
     start_coroutines();
-    peer_plane::serve(peer_plane::listen(address).unwrap(), limits, Arc::new(handler)).unwrap()
+    let listener = peer_plane::listen(address).unwrap();
+    peer_plane::serve(listener, limits, credentials.clone(), Arc::new(handler)).unwrap()
 }
 
 /// An address at which nobody listens.

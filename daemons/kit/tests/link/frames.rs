@@ -7,7 +7,7 @@ fn frames(to: SocketAddr) -> (FrameLink, Arc<AtomicUsize>) {
     let unreachable: Arc<AtomicUsize> = Arc::default();
     let count = unreachable.clone();
     let encode = |frames: &[Vec<u8>]| postcard::to_stdvec(frames).unwrap();
-    let link = FrameLink::open(to.into(), "/frames", encode, move || {
+    let link = FrameLink::open(to.into(), "/frames", &Credentials::none(), encode, move || {
         count.fetch_add(1, Ordering::SeqCst);
     });
     (link, unreachable)

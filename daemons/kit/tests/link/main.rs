@@ -6,6 +6,7 @@ mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod frames;
+mod keys;
 mod primary;
 mod watch;
 
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use api::replication::WATCH;
 use api::{Batch, BatchReply, Rejected};
 use common::{SOON, any_port, nobody, serve, serve_with, soon, start_coroutines};
+use kit::credentials::Credentials;
 use kit::link::{Address, CallError, FrameLink, Link, LinkOptions, PrimaryLink, WatchLink};
 use kit::peer_plane::{Limits, PeerPlane, PeerReply, PeerRequest, answer};
 use may::coroutine;
@@ -63,6 +65,11 @@ impl Doubler {
     fn items(&self) -> usize {
         self.items.lock().unwrap().len()
     }
+}
+
+/// Those of a daemon without a key.
+fn usual() -> LinkOptions {
+    LinkOptions::new(&Credentials::none())
 }
 
 fn link(to: SocketAddr, options: LinkOptions) -> Link<u64, u64> {

@@ -49,7 +49,7 @@ fn the_primary_that_a_backup_names_is_followed_at_once_and_remembered() {
         let (second, second_calls) = backup(Some(3));
         let (third, third_calls) = replica(|_| Ok(vec![]));
         let targets = [(1, first.local_addr()), (2, second.local_addr()), (3, third.local_addr())];
-        let link = primary_link(&targets, LinkOptions { lanes, ..LinkOptions::default() });
+        let link = primary_link(&targets, LinkOptions { lanes, ..usual() });
         assert_eq!(link.current(), None);
         assert_eq!(link.call(4, SOON), Ok(8));
         assert_eq!(link.current(), Some(3));
@@ -65,20 +65,20 @@ fn replicas_that_cannot_be_reached_or_know_nothing_are_passed_over() {
     let (second, second_calls) = backup(None);
     let (third, third_calls) = replica(|_| Ok(vec![]));
     let targets = [(1, nobody()), (2, second.local_addr()), (3, third.local_addr())];
-    let link = primary_link(&targets, LinkOptions::default());
+    let link = primary_link(&targets, usual());
     assert_eq!(link.call(4, SOON), Ok(8));
     assert_eq!((count(&second_calls), count(&third_calls)), (1, 1));
     assert_eq!(link.current(), Some(3));
     // Hints to nobody known are no help, and do no harm.
     let (first, _) = backup(Some(77));
     let targets = [(1, first.local_addr()), (3, third.local_addr())];
-    assert_eq!(primary_link(&targets, LinkOptions::default()).call(4, SOON), Ok(8));
+    assert_eq!(primary_link(&targets, usual()).call(4, SOON), Ok(8));
 }
 
 #[test]
 fn a_broken_call_is_repeated_with_the_same_bytes_until_it_is_decided() {
     let (address, bodies) = breaking_off(4);
-    let link = primary_link(&[(1, address)], LinkOptions::default());
+    let link = primary_link(&[(1, address)], usual());
     assert_eq!(link.call(1234567, SOON), Ok(1234567));
     let bodies = bodies.lock().unwrap();
     assert_eq!(bodies.len(), 5);
@@ -95,7 +95,7 @@ fn not_ready_and_overloaded_are_waited_out() {
         4 => Err(Rejected::NotPrimary { primary: Some(1) }),
         _ => Ok(vec![]),
     });
-    let link = primary_link(&[(1, plane.local_addr())], LinkOptions::default());
+    let link = primary_link(&[(1, plane.local_addr())], usual());
     let start = Instant::now();
     assert_eq!(link.call(4, SOON), Ok(8));
     assert_eq!(count(&calls), 5);
@@ -112,7 +112,7 @@ fn what_was_never_taken_is_not_sent_and_the_pauses_grow() {
         Rejected::NotPrimary { primary: None },
     ] {
         let (plane, calls) = reject(rejected);
-        let link = primary_link(&[(1, plane.local_addr())], LinkOptions::default());
+        let link = primary_link(&[(1, plane.local_addr())], usual());
         let start = Instant::now();
         link.call(1, SHORT).unwrap_err();
         assert!(start.elapsed() >= SHORT && start.elapsed() < SHORT * 3);
@@ -120,9 +120,9 @@ fn what_was_never_taken_is_not_sent_and_the_pauses_grow() {
         assert!((3..=14).contains(&count(&calls)), "{} calls", count(&calls));
         not_sent(&link);
     }
-    let text = not_sent(&primary_link(&[(1, nobody()), (2, nobody())], LinkOptions::default()));
+    let text = not_sent(&primary_link(&[(1, nobody()), (2, nobody())], usual()));
     assert!(text.contains("efused"), "{text}");
-    let text = not_sent(&primary_link(&[], LinkOptions::default()));
+    let text = not_sent(&primary_link(&[], usual()));
     assert!(text.contains("no replica"), "{text}");
 }
 
@@ -130,17 +130,14 @@ fn what_was_never_taken_is_not_sent_and_the_pauses_grow() {
 fn one_lost_answer_makes_the_outcome_unknown_whatever_comes_after() {
     // Always lost.
     let (address, _) = breaking_off(usize::MAX);
-    assert!(matches!(
-        primary_link(&[(1, address)], LinkOptions::default()).call(1, SHORT),
-        Err(CallError::Unknown(_))
-    ));
+    assert!(matches!(primary_link(&[(1, address)], usual()).call(1, SHORT), Err(CallError::Unknown(_))));
     // Lost once, then certainly not executed.
     for after in [Rejected::NotReady("x".to_owned()), Rejected::NotPrimary { primary: None }] {
         let (plane, calls) = replica(move |n| match n {
             1 => panic!("on purpose"),
             _ => Err(after.clone()),
         });
-        let link = primary_link(&[(1, plane.local_addr())], LinkOptions::default());
+        let link = primary_link(&[(1, plane.local_addr())], usual());
         assert!(matches!(link.call(1, SHORT), Err(CallError::Unknown(_))));
         assert!(count(&calls) > 1);
         // Another item has nothing to do with it.
@@ -151,7 +148,7 @@ fn one_lost_answer_makes_the_outcome_unknown_whatever_comes_after() {
         1 => panic!("on purpose"),
         _ => Err(Rejected::Refused("wrong cluster".to_owned())),
     });
-    let link = primary_link(&[(1, plane.local_addr())], LinkOptions::default());
+    let link = primary_link(&[(1, plane.local_addr())], usual());
     assert!(matches!(link.call(1, SOON), Err(CallError::Unknown(text)) if text.contains("wrong cluster")));
     assert_eq!(link.call(2, SOON), Err(CallError::Rejected(Rejected::Refused("wrong cluster".to_owned()))));
     // Lost once, then decided.
@@ -159,7 +156,7 @@ fn one_lost_answer_makes_the_outcome_unknown_whatever_comes_after() {
         1 => panic!("on purpose"),
         _ => Ok(vec![]),
     });
-    assert_eq!(primary_link(&[(1, plane.local_addr())], LinkOptions::default()).call(1, SOON), Ok(2));
+    assert_eq!(primary_link(&[(1, plane.local_addr())], usual()).call(1, SOON), Ok(2));
 }
 
 #[test]
@@ -167,7 +164,7 @@ fn replicas_that_name_each_other_are_not_asked_in_a_storm() {
     let (first, first_calls) = backup(Some(2));
     let (second, second_calls) = backup(Some(1));
     let targets = [(1, first.local_addr()), (2, second.local_addr())];
-    let link = primary_link(&targets, LinkOptions::default());
+    let link = primary_link(&targets, usual());
     link.call(1, Duration::from_millis(500)).unwrap_err();
     let calls = count(&first_calls) + count(&second_calls);
     assert!((4..60).contains(&calls), "{calls} calls");
@@ -178,7 +175,7 @@ fn a_silent_primary_is_left_for_another() {
     let silent = Doubler::resting(Duration::from_secs(5)).serve();
     let (next, _) = replica(|_| Ok(vec![]));
     let targets = [(1, silent.local_addr()), (2, next.local_addr())];
-    let options = LinkOptions { call_limit: Duration::from_millis(200), ..LinkOptions::default() };
+    let options = LinkOptions { call_limit: Duration::from_millis(200), ..usual() };
     let link = primary_link(&targets, options);
     let start = Instant::now();
     assert_eq!(link.call(4, SOON), Ok(8));
@@ -207,7 +204,7 @@ fn a_failover_loses_no_call() {
         false => encoded::<u64>(&Err(Rejected::NotPrimary { primary: Some(1) })),
     });
     let targets = [(1, old.local_addr()), (2, new.local_addr())];
-    let link = primary_link(&targets, LinkOptions { lanes: 2, ..LinkOptions::default() });
+    let link = primary_link(&targets, LinkOptions { lanes: 2, ..usual() });
     let callers: Vec<_> = (0..50u64)
         .map(|caller| {
             let link = link.clone();
@@ -230,7 +227,7 @@ fn a_failover_loses_no_call() {
 fn targets_can_be_replaced() {
     let (first, first_calls) = replica(|_| Ok(vec![]));
     let (second, second_calls) = replica(|_| Ok(vec![]));
-    let link = primary_link(&[(1, first.local_addr())], LinkOptions::default());
+    let link = primary_link(&[(1, first.local_addr())], usual());
     assert_eq!(link.call(1, SOON), Ok(2));
     link.set_targets(vec![(2, second.local_addr().into()), (1, first.local_addr().into())]);
     assert_eq!(link.current(), Some(1), "still there");
@@ -249,7 +246,7 @@ fn many_items_follow_the_primary_as_one() {
     let (first, _) = backup(Some(2));
     let (second, calls) = replica(|_| Ok(vec![]));
     let targets = [(1, first.local_addr()), (2, second.local_addr())];
-    let link = primary_link(&targets, LinkOptions::default());
+    let link = primary_link(&targets, usual());
     let answers = link.call_many((0..512).collect(), SOON);
     assert_eq!(answers, (0..512).map(|n| Ok(2 * n)).collect::<Vec<_>>());
     assert_eq!(count(&calls), 1);

@@ -17,7 +17,7 @@ impl Seen {
                 counter.fetch_add(1, Ordering::SeqCst);
             }
         };
-        WatchLink::open(to.into(), add(gone), add(back))
+        WatchLink::open(to.into(), &Credentials::none(), add(gone), add(back))
     }
 
     fn so_far(&self) -> (usize, usize) {

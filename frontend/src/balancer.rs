@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use api::Rejected;
+use api::trace::Trace;
 use kit::clock::boottime;
 use kit::link::{CallError, Link};
 use serde::Serialize;
@@ -86,6 +87,17 @@ where
         &self,
         patience: Duration,
         make: impl Fn(Duration) -> Q,
+        judge: impl FnMut(&str, Result<A, CallError>) -> Step<T>,
+    ) -> Result<T, GaveUp> {
+        self.ask_in(None, patience, make, judge)
+    }
+
+    /// The same for what belongs to this trace.
+    pub fn ask_in<T>(
+        &self,
+        trace: Option<Trace>,
+        patience: Duration,
+        make: impl Fn(Duration) -> Q,
         mut judge: impl FnMut(&str, Result<A, CallError>) -> Step<T>,
     ) -> Result<T, GaveUp> {
         let mut tour = Tour::new(boottime(), patience, self.attempt_first);
@@ -97,7 +109,7 @@ where
                 continue;
             };
             let replica = &self.replicas[turn];
-            match judge(&replica.name, replica.link.call(make(limit), limit)) {
+            match judge(&replica.name, replica.link.call_in(trace, make(limit), limit)) {
                 Step::Done(value) => {
                     self.answered(turn);
                     return Ok(value);

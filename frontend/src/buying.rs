@@ -89,12 +89,18 @@ impl Buying {
             Decline::Expired if self.unknown => Step::Done(Verdict::Unknown),
             Decline::Expired => Step::Retry(Retry::Failed("the request expired on its way".into())),
             Decline::NotSetUp => self.retry(Retry::Failed("the catalog is not set up yet".into())),
-            Decline::OutboxFull { .. } | Decline::KeysFull | Decline::CatalogFull { .. } if self.unknown => {
+            Decline::OutboxFull { .. }
+            | Decline::KeysFull
+            | Decline::NoRoom
+            | Decline::CatalogFull { .. }
+                if self.unknown =>
+            {
                 Step::Retry(Retry::Failed("the catalog takes no new buys".into()))
             }
-            Decline::OutboxFull { .. } | Decline::KeysFull | Decline::CatalogFull { .. } => {
-                Step::Done(Verdict::Declined(decline))
-            }
+            Decline::OutboxFull { .. }
+            | Decline::KeysFull
+            | Decline::NoRoom
+            | Decline::CatalogFull { .. } => Step::Done(Verdict::Declined(decline)),
         }
     }
 
@@ -164,6 +170,7 @@ mod tests {
             answer(Outcome::Declined(Decline::NotSetUp)),
             answer(Outcome::Declined(Decline::OutboxFull { waiting: 5 })),
             answer(Outcome::Declined(Decline::KeysFull)),
+            answer(Outcome::Declined(Decline::NoRoom)),
         ]
     }
 

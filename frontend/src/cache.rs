@@ -57,6 +57,11 @@ impl Lease {
         now < self.end
     }
 
+    /// How long it is good for yet at `now`.
+    pub fn left_at(&self, now: Duration) -> Duration {
+        self.end.saturating_sub(now)
+    }
+
     /// For how long it has been over at `now`.
     pub fn over_for(&self, now: Duration) -> Duration {
         now.saturating_sub(self.end)
@@ -130,6 +135,24 @@ impl<P> Cache<P> {
         self.control().told(self, told, &shown, sent_at)
     }
 
+    /// The cache as people see it at `now`.
+    pub fn describe(&self, now: Duration) -> Described {
+        let (entries, bytes) = self.shelf.load();
+        let lease = self.lease().left_at(now);
+        let control = self.control();
+        Described {
+            front_end: control.front_end(),
+            session: control.has_session() && !lease.is_zero(),
+            term: control.term(),
+            lease,
+            waiting: control.waiting(),
+            entries,
+            bytes,
+            evictions: self.shelf.evictions(),
+            changes: self.epoch.load(Ordering::Relaxed),
+        }
+    }
+
     /// Whether a session is open.
     pub fn has_session(&self) -> bool {
         self.control().has_session()
@@ -138,6 +161,29 @@ impl<P> Cache<P> {
     fn control(&self) -> MutexGuard<'_, Control<P>> {
         self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A cache at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// The front end's id.
+    pub front_end: FrontEnd,
+    /// Whether a session is open, and its lease good.
+    pub session: bool,
+    /// Term of the newest primary that was heard of.
+    pub term: u64,
+    /// How long the lease is good for yet.
+    pub lease: Duration,
+    /// Readers that wait; see `WAITERS_MAX`.
+    pub waiting: usize,
+    /// Answers kept.
+    pub entries: u64,
+    /// Memory that they take, in bytes, about.
+    pub bytes: u64,
+    /// Answers that had to go for lack of room, since the start.
+    pub evictions: u64,
+    /// Sessions begun or lost, since the start.
+    pub changes: u64,
 }
 
 /// What came of a fill.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::catalog::{Position, Query, Read};
 use api::order::Question;
+use api::trace::Trace;
 use kit::clock::boottime;
 use kit::wait::{complete_all, promise};
 
@@ -13,6 +14,7 @@ use crate::buying::Verdict;
 use crate::cache::{Asked, Cache, Fill, Target};
 use crate::session::Reader;
 use crate::shown::{How, Shown};
+use crate::status::Counts;
 use crate::store::{Consistency, Seen, Store};
 
 /// Longest wait for a write under way or for another reader's call; then a reader asks a replica by itself.
@@ -22,30 +24,21 @@ pub const WAIT_LIMIT: Duration = Duration::from_millis(500);
 pub struct Cached<S> {
     store: S,
     cache: Arc<Cache<Reader>>,
+    counts: Arc<Counts>,
 }
 
 impl<S: Store> Cached<S> {
     /// `store` behind `cache`, which somebody keeps a session for.
     pub fn new(store: S, cache: Arc<Cache<Reader>>) -> Cached<S> {
-        Cached { store, cache }
+        Cached { store, cache, counts: Arc::default() }
     }
 
-    fn ask_replica(&self, target: &Target<'_>, how: How) -> Result<Seen, GaveUp> {
-        let seen = self.store.see(target, Consistency::Linearizable)?;
-        Ok(Seen { how, ..seen })
+    /// How its answers were come by.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 
-    /// Asks a replica for everybody who waits for the same.
-    fn fill(&self, target: &Target<'_>, fill: Fill) -> Result<Seen, GaveUp> {
-        let mut filling = Filling { cache: &self.cache, fill: Some(fill) };
-        let seen = self.store.see(target, Consistency::Linearizable)?;
-        let stored = filling.end(Some(&seen.shown));
-        Ok(Seen { how: How::Miss { stored, collapsed: false }, ..seen })
-    }
-}
-
-impl<S: Store> Store for Cached<S> {
-    fn see(&self, target: &Target<'_>, wanted: Consistency) -> Result<Seen, GaveUp> {
+    fn look(&self, target: &Target<'_>, wanted: Consistency) -> Result<Seen, GaveUp> {
         if !target.is_cacheable() {
             return self.ask_replica(target, How::Bypass);
         }
@@ -72,12 +65,33 @@ impl<S: Store> Store for Cached<S> {
         }
     }
 
+    fn ask_replica(&self, target: &Target<'_>, how: How) -> Result<Seen, GaveUp> {
+        let seen = self.store.see(target, Consistency::Linearizable)?;
+        Ok(Seen { how, ..seen })
+    }
+
+    /// Asks a replica for everybody who waits for the same.
+    fn fill(&self, target: &Target<'_>, fill: Fill) -> Result<Seen, GaveUp> {
+        let mut filling = Filling { cache: &self.cache, fill: Some(fill) };
+        let seen = self.store.see(target, Consistency::Linearizable)?;
+        let stored = filling.end(Some(&seen.shown));
+        Ok(Seen { how: How::Miss { stored, collapsed: false }, ..seen })
+    }
+}
+
+impl<S: Store> Store for Cached<S> {
+    fn see(&self, target: &Target<'_>, wanted: Consistency) -> Result<Seen, GaveUp> {
+        let seen = self.look(target, wanted)?;
+        self.counts.count(seen.how);
+        Ok(seen)
+    }
+
     fn read(&self, query: Query) -> Result<Read, GaveUp> {
         self.store.read(query)
     }
 
-    fn buy(&self, key: &str, book: u64, quantity: u64) -> Verdict {
-        self.store.buy(key, book, quantity)
+    fn buy(&self, key: &str, book: u64, quantity: u64, trace: Option<Trace>) -> Verdict {
+        self.store.buy(key, book, quantity, trace)
     }
 
     fn order_book(&self, position: Option<Position>, question: Question) -> Result<api::order::Read, GaveUp> {

@@ -12,11 +12,13 @@ use kit::http::{Request, Response};
 use kit::lifecycle::Stop;
 use kit::problem::Problem;
 use kit::router::{Params, Router};
-use kit::{answers, body, refusals};
+use kit::{answers, body, refusals, vitals};
+use serde::Serialize;
 
 use crate::balancer::GaveUp;
 use crate::buying::Verdict;
 use crate::cache::Target;
+use crate::status::Sights;
 use crate::store::{Consistency, Store};
 use crate::usage;
 
@@ -26,11 +28,13 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// Set when the daemon is told to stop.
     pub stop: Stop,
+    /// What there is to see.
+    pub sights: Sights,
 }
 
 /// All routes of the front end.
 pub fn router() -> Router<Context> {
-    Router::new()
+    vitals::routes(Router::new())
         .route(Method::GET, "/", |_, _, _| Ok(usage::all()))
         .route(Method::GET, "/search", |_, _, _| Ok(usage::search()))
         .route(Method::GET, "/search/{topic}", search)
@@ -42,9 +46,7 @@ pub fn router() -> Router<Context> {
         .route(Method::GET, "/topics", topics)
         .route(Method::GET, "/orders", orders)
         .route(Method::GET, "/orders/{number}", order)
-        .route(Method::GET, "/healthcheck", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/livez", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/readyz", ready)
+        .route(Method::GET, "/cluster/status", cluster)
 }
 
 fn search(context: &Context, request: &Request, params: &Params<'_>) -> Result<Response, Problem> {
@@ -80,7 +82,7 @@ fn books(context: &Context, request: &Request, _: &Params<'_>) -> Result<Respons
     let query = Query::Books { after: answers::after(request)?, limit: answers::limit(request)? };
     let read = read(context, query)?;
     match &read.answer {
-        Answer::Books(page) => Ok(read_at(Response::json(200, &answers::Books::from(page)), &read)),
+        Answer::Books(page) => Ok(read_at(json_or_page(&answers::Books::from(page)), &read)),
         _ => Err(refusals::not_an_answer()),
     }
 }
@@ -89,7 +91,7 @@ fn buy(context: &Context, request: &Request, params: &Params<'_>) -> Result<Resp
     let book = book_id(params)?;
     let quantity = body::object(&request.body)?.integer("quantity", 1..=COPIES_MAX)?.unwrap_or(1);
     let key = body::key_header(request)?.unwrap_or_else(answers::new_key);
-    told(context.store.buy(&key, book, quantity), &key, quantity)
+    told(context.store.buy(&key, book, quantity, request.trace()), &key, quantity)
         .map_err(|problem| problem.field("key", &key))
 }
 
@@ -106,7 +108,7 @@ fn told(verdict: Verdict, key: &str, quantity: u64) -> Result<Response, Problem>
 fn decided(replica: &str, result: &WriteResult, key: &str, quantity: u64) -> Result<Response, Problem> {
     let refused = match &result.outcome {
         Outcome::Sold(sold) => {
-            let bought = Response::json(200, &answers::Bought::new(sold, result, key, replica));
+            let bought = json_or_page(&answers::Bought::new(sold, result, key, replica));
             let bought = bought.with_header("location", &format!("/orders/{}", sold.order));
             return Ok(answers::decided(bought, result));
         }
@@ -126,7 +128,7 @@ fn order(context: &Context, request: &Request, params: &Params<'_>) -> Result<Re
     match context.store.order_book(position, Question::Order { order }).map_err(gave_up)? {
         // Orders never change: one that is there is there for everybody.
         api::order::Read::Order(Some(order)) => {
-            let shown = Response::json(200, &answers::OrderShown::from(&order));
+            let shown = json_or_page(&answers::OrderShown::from(&order));
             Ok(answers::read_at(shown, order.catalog_index, answers::LINEARIZABLE))
         }
         api::order::Read::Order(None) => {
@@ -141,15 +143,21 @@ fn orders(context: &Context, request: &Request, _: &Params<'_>) -> Result<Respon
     let question = Question::Orders { after: answers::after(request)?, limit: answers::limit(request)? };
     match context.store.order_book(None, question).map_err(gave_up)? {
         api::order::Read::Orders { rows, more, total } => {
-            Ok(Response::json(200, &answers::Orders::new(&rows, more, total))
+            Ok(json_or_page(&answers::Orders::new(&rows, more, total))
                 .with_header(answers::CONSISTENCY_HEADER, answers::LINEARIZABLE))
         }
         _ => Err(refusals::not_an_answer()),
     }
 }
 
-fn ready(context: &Context, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
-    Ok(if context.stop.requested() { answers::message(503, "stopping") } else { answers::ok() })
+/// All daemons, for people and for the page that draws them.
+fn cluster(context: &Context, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
+    Ok(Response::json(200, &*context.cluster()).with_header("cache-control", "no-store"))
+}
+
+/// An answer that a browser gets as a page (`door`).
+fn json_or_page<T: Serialize>(body: &T) -> Response {
+    Response::json(200, body).with_header("vary", "accept")
 }
 
 fn read(context: &Context, query: Query) -> Result<Read, Problem> {
@@ -173,4 +181,4 @@ fn gave_up(why: GaveUp) -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::session::{Poll, RENEW_MS, SESSION, Told};
 use kit::clock::boottime;
+use kit::credentials::Credentials;
 use kit::link::{Address, CallError, DirectLink, Hangup};
 use kit::wait::{Completer, complete_all};
 
@@ -32,6 +33,7 @@ pub type Reader = Completer<Option<Arc<Shown>>>;
 pub struct Session {
     cache: Arc<Cache<Reader>>,
     catalog: Vec<Address>,
+    credentials: Credentials,
     stop: Arc<AtomicBool>,
     hangup: Hangup,
     thread: Option<JoinHandle<()>>,
@@ -42,8 +44,8 @@ impl Session {
     ///
     /// # Panics
     /// If the system does not let us start a thread.
-    pub fn open(cache: Arc<Cache<Reader>>, catalog: Vec<Address>) -> Session {
-        let link = DirectLink::new(SESSION, POLL_LIMIT);
+    pub fn open(cache: Arc<Cache<Reader>>, catalog: Vec<Address>, credentials: &Credentials) -> Session {
+        let link = DirectLink::new(SESSION, POLL_LIMIT, credentials);
         let hangup = link.hangup();
         let stop = Arc::new(AtomicBool::new(false));
         let mut keeper = Keeper {
@@ -57,7 +59,7 @@ impl Session {
         };
         let thread = std::thread::Builder::new().name("session".into()).spawn(move || keeper.keep());
         let thread = thread.expect("the operating system gives a daemon its few threads");
-        Session { cache, catalog, stop, hangup, thread: Some(thread) }
+        Session { cache, catalog, credentials: credentials.clone(), stop, hangup, thread: Some(thread) }
     }
 
     /// Ends the thread and takes leave.
@@ -70,7 +72,7 @@ impl Session {
         }
         let (leave, waiting) = self.cache.leave();
         complete_all(waiting.into_iter().map(|reader| (reader, None)).collect());
-        let mut link = DirectLink::<Poll, Told>::new(SESSION, LEAVE_LIMIT);
+        let mut link = DirectLink::<Poll, Told>::new(SESSION, LEAVE_LIMIT, &self.credentials);
         // Whoever is the primary takes it; if nobody does, the next writes wait until the lease is over.
         let taken = self.catalog.iter().any(|replica| link.call(replica, &leave).is_ok());
         log::debug!("took leave of the catalog: {taken}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use api::catalog::{Answer, Book, Page, Query, Read, Topic};
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use http::header::{AGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Method, StatusCode};
 use kit::http::{Request, Response};
 use kit::{answers, refusals};
@@ -24,6 +24,9 @@ const LINEARIZABLE: HeaderValue = HeaderValue::from_static(answers::LINEARIZABLE
 /// What an answer from an expired entry is worth.
 const LOCAL: HeaderValue = HeaderValue::from_static("local");
 const HIT: HeaderValue = HeaderValue::from_static("quire; hit");
+
+/// The same path has a page for browsers (`door`).
+const BY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
 
 /// An answer about the catalog.
 #[derive(Debug)]
@@ -116,6 +119,7 @@ impl Shown {
         headers.insert(CONSISTENCY, LINEARIZABLE);
         headers.insert(CACHE_STATUS, HIT);
         headers.insert(AGE, NO_AGE);
+        headers.insert(VARY, BY_ACCEPT);
         Shown { version, missing: false, keepable, status, headers, body }
     }
 

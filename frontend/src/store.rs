@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use api::catalog::{Position, Query, Read};
 use api::order::{Bought, Buy, Question};
+use api::trace::Trace;
+use kit::credentials::Credentials;
 use kit::link::{Address, CallError, Link, LinkOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,8 +65,8 @@ pub trait Store: Send + Sync + 'static {
         Ok(Seen { shown: Arc::new(Shown::read(target, &read)), how: How::Uncached })
     }
 
-    /// Buys copies of a book, once for this key (1 to `KEY_BYTES_MAX` printable ASCII characters).
-    fn buy(&self, key: &str, book: u64, quantity: u64) -> Verdict;
+    /// Buys copies of a book, once for this key (1 to `KEY_BYTES_MAX` printable ASCII characters). The log keeps the trace.
+    fn buy(&self, key: &str, book: u64, quantity: u64, trace: Option<Trace>) -> Verdict;
 
     /// Asks about the order book as of `position`, or, without one, of all sales acknowledged before the call.
     fn order_book(&self, position: Option<Position>, question: Question) -> Result<api::order::Read, GaveUp>;
@@ -90,9 +92,15 @@ pub struct Upstream {
 
 impl Replicas {
     /// Opens links to all replicas; none has to be up. Each list holds 1 to `ring::REPLICAS_MAX` replicas.
-    pub fn open(catalog: &[Upstream], orders: &[Upstream], deadline: Duration) -> Replicas {
-        let reads = LinkOptions { call_limit: READ_CALL_LIMIT, idempotent: true, ..LinkOptions::default() };
-        let buys = LinkOptions { call_limit: ORDER_CALL_LIMIT, ..LinkOptions::default() };
+    pub fn open(
+        catalog: &[Upstream],
+        orders: &[Upstream],
+        deadline: Duration,
+        credentials: &Credentials,
+    ) -> Replicas {
+        let usual = LinkOptions::new(credentials);
+        let reads = LinkOptions { call_limit: READ_CALL_LIMIT, idempotent: true, ..usual.clone() };
+        let buys = LinkOptions { call_limit: ORDER_CALL_LIMIT, ..usual };
         let order_reads = LinkOptions { lanes: ORDER_READ_LANES, idempotent: true, ..buys.clone() };
         Replicas {
             catalog: balancer("read", catalog, api::catalog::READS, reads, READ_ATTEMPT_FIRST),
@@ -108,11 +116,11 @@ impl Store for Replicas {
         self.catalog.ask(self.deadline, |_| query.clone(), |_, read| first_answer(read))
     }
 
-    fn buy(&self, key: &str, book: u64, quantity: u64) -> Verdict {
+    fn buy(&self, key: &str, book: u64, quantity: u64, trace: Option<Trace>) -> Verdict {
         let mut buying = Buying::default();
         let make = |limit| Buy { key: key.to_owned(), book, quantity, patience_ms: patience_ms(limit) };
         self.buys
-            .ask(self.deadline, make, |name, attempt| buying.learn(name, attempt))
+            .ask_in(trace, self.deadline, make, |name, attempt| buying.learn(name, attempt))
             .unwrap_or_else(|why| buying.give_up(why))
     }
 

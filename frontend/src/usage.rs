@@ -42,5 +42,5 @@ pub fn buy() -> Response {
 }
 
 fn answer(usage: Usage) -> Response {
-    Response::json(200, &usage)
+    Response::json(200, &usage).with_header("vary", "accept")
 }

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use api::catalog::{Answer, Book, Query, Read};
+use kit::credentials::Credentials;
 use kit::exit::Exit;
 use kit::lifecycle::Stop;
 use kit::peer_plane::{self, PeerPlane, PeerRequest};
-use kit::settings::{FrontendConfig, Host};
+use kit::settings::{Access, FrontendConfig, Host};
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -35,12 +36,14 @@ fn catalog(takes: Duration) -> PeerPlane {
         })
     };
     let listener = peer_plane::listen(LOOPBACK).unwrap();
-    peer_plane::serve(listener, peer_plane::Limits::default(), Arc::new(handler)).unwrap()
+    peer_plane::serve(listener, peer_plane::Limits::default(), Credentials::none(), Arc::new(handler))
+        .unwrap()
 }
 
 fn config(api: SocketAddr, catalog_peer: u16) -> FrontendConfig {
     let host = Host { name: "127.0.0.1".into(), api_port: 1, peer_port: catalog_peer };
     FrontendConfig {
+        id: 1,
         catalog: vec![host.clone()],
         order: vec![host],
         api,
@@ -48,7 +51,10 @@ fn config(api: SocketAddr, catalog_peer: u16) -> FrontendConfig {
         data_dir: "unused".into(),
         deadline: Duration::from_secs(2),
         cache_bytes: 0,
+        limits: kit::api_plane::Limits::default(),
         log_level: log::LevelFilter::Off,
+        log_format: kit::logging::LogFormat::Text,
+        slow: None,
     }
 }
 
@@ -65,7 +71,8 @@ fn front_end(catalog: &PeerPlane) -> Running {
     let config = config(address, catalog.local_addr().port());
     let stop = Stop::new();
     let requested = stop.clone();
-    let thread = std::thread::spawn(move || frontend::daemon::serve(listener, &config, &requested));
+    let thread =
+        std::thread::spawn(move || frontend::daemon::serve(listener, &config, Access::default(), &requested));
     Running { address, stop, thread }
 }
 
@@ -119,7 +126,7 @@ fn what_is_under_way_at_the_stop_is_finished() {
 fn a_port_in_use_is_said_in_one_line() {
     let taken = TcpListener::bind(LOOPBACK).unwrap();
     let address = taken.local_addr().unwrap();
-    let failure = frontend::daemon::run(config(address, 1), Stop::new()).unwrap_err();
+    let failure = frontend::daemon::run(config(address, 1), Access::default(), Stop::new()).unwrap_err();
     assert_eq!(failure.exit, Exit::Unavailable);
     assert!(
         failure.message.starts_with(&format!("port {} is in use", address.port())),

@@ -17,11 +17,16 @@ use frontend::balancer::GaveUp;
 use frontend::buying::Verdict;
 use frontend::cache::Cache;
 use frontend::cached::Cached;
+use frontend::cluster::Cluster;
+use frontend::door::Door;
 use frontend::routes::{Context, router};
+use frontend::status::Sights;
 use frontend::store::Store;
 use kit::clock::boottime;
+use kit::credentials::Credentials;
 use kit::http::Request;
 use kit::lifecycle::Stop;
+use kit::vitals::Vitals;
 
 struct Counting;
 
@@ -62,7 +67,7 @@ impl Store for OneBook {
         Ok(Read { index: 8, log_ms: 0, answer: Answer::Book(Some(book)) })
     }
 
-    fn buy(&self, _: &str, _: u64, _: u64) -> Verdict {
+    fn buy(&self, _: &str, _: u64, _: u64, _: Option<api::trace::Trace>) -> Verdict {
         unreachable!("nobody buys")
     }
 
@@ -76,7 +81,7 @@ fn get(path: &str) -> Request {
         method: http::Method::GET,
         path: path.into(),
         query: None,
-        headers: http::HeaderMap::new(),
+        headers: http::HeaderMap::from_iter([(http::header::ACCEPT, http::HeaderValue::from_static("*/*"))]),
         body: Vec::new(),
         peer: SocketAddr::from(([127, 0, 0, 1], 1)),
     }
@@ -89,12 +94,16 @@ fn a_hit_allocates_no_more_than_a_constant() {
     let news = News::Opened { session: 1, pending: Vec::new(), lease_us: 1_000_000 };
     cache.told(Told { term: 1, number, news }, boottime());
     let store = Arc::new(Cached::new(OneBook(Cell::new(0)), cache));
-    let context = Context { store, stop: Stop::new() };
     let router = router();
+    let vitals = Vitals::new("frontend", 1, "", router.requests());
+    let sights =
+        Sights::new(vitals, ([127, 0, 0, 1], 1).into(), None, Cluster::new(&[], &[], &Credentials::none()));
+    let context = Context { store, stop: Stop::new(), sights };
+    let door = Door::new(router, context);
     let allocations = |path: &str| {
         let request = get(path);
         let before = ALLOCATIONS.get();
-        let response = router.handle(&context, &request);
+        let response = door.answer(&request);
         let made = ALLOCATIONS.get() - before;
         let status = response.headers.get("cache-status").map(|status| status.to_str().unwrap().to_owned());
         (made, response.status.as_u16(), status)

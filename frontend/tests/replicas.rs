@@ -15,6 +15,7 @@ use api::{BatchReply, Rejected};
 use frontend::balancer::GaveUp;
 use frontend::buying::Verdict;
 use frontend::store::{Replicas, Store, Upstream};
+use kit::credentials::Credentials;
 use kit::peer_plane::{self, PeerHandler, PeerPlane, PeerReply, PeerRequest};
 
 const DEADLINE: Duration = Duration::from_millis(1500);
@@ -59,8 +60,13 @@ impl<R: Role> Running<R> {
         kit::lifecycle::start_coroutines(2);
         let role = Arc::new(role);
         let listener = peer_plane::listen(loopback()).unwrap();
-        let plane =
-            peer_plane::serve(listener, peer_plane::Limits::default(), Arc::new(Peer(role.clone()))).unwrap();
+        let plane = peer_plane::serve(
+            listener,
+            peer_plane::Limits::default(),
+            Credentials::none(),
+            Arc::new(Peer(role.clone())),
+        )
+        .unwrap();
         let upstream = upstream(name, plane.local_addr());
         Running { role, plane: Some(plane), upstream }
     }
@@ -221,7 +227,7 @@ fn store(catalog: &[&Upstream], orders: &[&Upstream]) -> Replicas {
     // A store needs at least one replica of each kind; a test that has none of a kind does not ask for it.
     let nobody = [dead("nobody")];
     let or_nobody = |upstreams: Vec<Upstream>| if upstreams.is_empty() { nobody.to_vec() } else { upstreams };
-    Replicas::open(&or_nobody(owned(catalog)), &or_nobody(owned(orders)), DEADLINE)
+    Replicas::open(&or_nobody(owned(catalog)), &or_nobody(owned(orders)), DEADLINE, &Credentials::none())
 }
 
 fn lookup(store: &Replicas) -> (Result<u64, GaveUp>, Duration) {
@@ -232,7 +238,7 @@ fn lookup(store: &Replicas) -> (Result<u64, GaveUp>, Duration) {
 
 fn buy(store: &Replicas) -> (Verdict, Duration) {
     let began = Instant::now();
-    let verdict = store.buy("key", 2, 1);
+    let verdict = store.buy("key", 2, 1, None);
     (verdict, began.elapsed())
 }
 

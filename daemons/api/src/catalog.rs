@@ -208,6 +208,9 @@ pub enum Decline {
         /// Books in it.
         books: u64,
     },
+    /// The disks of a majority have no room for it. It is not in the log; an older release cannot read this answer, and asks
+    /// again.
+    NoRoom,
 }
 
 /// A place in the catalog's stream of sales.

@@ -96,6 +96,8 @@ pub enum Verdict {
     /// It must not take part: the text says why (other role, cluster or member list; a directory that is older
     /// than the one I remember).
     No(String),
+    /// I do not know it, and my log ends before its own does: it may have been admitted since. Since level 3.
+    Behind,
 }
 
 /// The group to form. Sent by the blank replica with the lowest process id once all are up and blank.
@@ -117,5 +119,110 @@ pub enum Formed {
     /// The group is on its disk, now or from before.
     Yes,
     /// It did not, because of the reason given.
+    No(String),
+}
+
+/// Peer-plane path of snapshots: `Batch<Fetch>` to `BatchReply<Fetched>`, one item. Since level 3. A daemon without what is
+/// asked for answers `NotReady`.
+pub const SNAPSHOT: &str = "/group/snapshot";
+
+/// Asks for a part of a snapshot. The first one opens a view of one state, the others name it. Asking twice gives the
+/// same again, for as long as the view is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The group.
+    pub cluster: [u8; 16],
+    /// Index that the snapshot must cover.
+    pub at_least: u64,
+    /// The view; 0 opens one.
+    pub view: u64,
+    /// Table and key of the record after which the part begins; `None` for the first.
+    pub after: Option<(u8, Vec<u8>)>,
+}
+
+/// A part of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// The view.
+    pub view: u64,
+    /// What the snapshot is of (`wal::snapshot::Head`, in postcard). Only where a view was opened; there is no chunk then.
+    pub head: Vec<u8>,
+    /// Checksum of the part, as `wal::snapshot::Chunk` has it.
+    pub checksum: u32,
+    /// Nothing comes after it.
+    pub last: bool,
+    /// Its records.
+    pub records: Vec<u8>,
+}
+
+/// Peer-plane path of `Batch<Hello>` to `BatchReply<Admission>`, one item, on the primary: a blank replica that wants to be
+/// what its configuration says, in the place of the directory that was lost. Since level 3.
+pub const ADMIT: &str = "/group/admit";
+
+/// How it stands with an admission. The caller asks again until it is a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// The caller is a member, as of the entry at `index`; it takes part once it has a snapshot that covers that.
+    Member {
+        /// The group as it was formed.
+        form: Form,
+        /// Index of the entry.
+        index: u64,
+        /// The term of the primary: the caller knows no earlier one.
+        term: u64,
+    },
+    /// Not yet; the text says what is waited for.
+    Wait(String),
+    /// It will not be admitted as it is; the text says why.
+    No(String),
+}
+
+/// Peer-plane path of `Batch<Who>` to `BatchReply<Members>`, one item: who is in the group, as this replica knows it. Since
+/// level 3.
+pub const MEMBERS: &str = "/group/members";
+
+/// Who is in the group, as one replica knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// Index of the entry that made it so; 0 as formed.
+    pub index: u64,
+    /// Process id of the primary, if known.
+    pub primary: Option<u64>,
+    /// One row for each of them.
+    pub rows: Vec<MemberRow>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRow {
+    /// Its name to people.
+    pub process: u64,
+    /// The id of its data directory.
+    pub node: u64,
+    /// `voter`, `learner` or `leaving`.
+    pub role: String,
+    /// On a primary: index up to which it has acknowledged the log.
+    pub acknowledged: Option<u64>,
+}
+
+/// Peer-plane path of `Batch<Remove>` to `BatchReply<Removal>`, one item, on the primary: takes a member out for good.
+/// Since level 3.
+pub const REMOVE: &str = "/group/remove";
+
+/// Asks for the removal of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// Its process id.
+    pub process: u64,
+}
+
+/// How it stands with a removal. The caller asks again until it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Removal {
+    /// It is no member, as of the entry at this index.
+    Done(u64),
+    /// Not yet; the text says what is waited for.
+    Wait(String),
+    /// It will not be removed; the text says why.
     No(String),
 }

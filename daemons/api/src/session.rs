@@ -19,6 +19,8 @@ pub const RENEW_MS: u64 = LEASE_MS / 4;
 pub const RATE_ERROR_PERCENT: u64 = 1;
 /// Grain g of clocks, in ms: what rounding may hide.
 pub const GRAIN_MS: u64 = 10;
+/// Front ends that may be registered; a further one is asked to wait until one is forgotten.
+pub const FRONT_ENDS_MAX: usize = 64;
 /// Most messages that wait in one session. A front end that lets more gather is not renewed any more.
 pub const MESSAGES_MAX: usize = 8_192;
 /// Most messages in one answer; the rest rides in the next.

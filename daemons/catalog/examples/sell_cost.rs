@@ -178,6 +178,9 @@ impl Read for Counted<'_> {
         self.count_one();
         self.txn.count(table)
     }
+    fn bytes(&self, table: Table) -> Result<u64> {
+        self.txn.bytes(table)
+    }
 }
 
 impl Write for Counted<'_> {

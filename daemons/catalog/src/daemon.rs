@@ -8,9 +8,11 @@ use kit::group::Replica;
 use kit::http::Request;
 use kit::lifecycle::Stop;
 use kit::replica_daemon::{self, Place, Planes};
-use kit::settings::CatalogConfig;
+use kit::settings::{Access, CatalogConfig};
+use kit::vitals::Vitals;
 
 use crate::machine::{Catalog, Limits, Reply, Seed, Setup, command};
+use crate::metrics::Counted;
 use crate::service::Service;
 use crate::{peers, queries, routes};
 
@@ -20,20 +22,28 @@ const SETUP_PAUSE: Duration = Duration::from_millis(20);
 const SETUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a catalog replica until `stop` is requested. Blocks.
-pub fn run(config: CatalogConfig, stop: Stop) -> Result<(), Failure> {
+pub fn run(config: CatalogConfig, access: Access, stop: Stop) -> Result<(), Failure> {
     let place = Place {
         role: "catalog",
+        access: access.clone(),
         members: config.members,
         api: config.api,
         peer: config.peer,
         data_dir: config.data_dir,
         map_bytes: config.map_size_bytes,
         agree_after: config.agree_after,
+        recovery: config.recovery,
         tick: config.tick,
+        limits: config.limits,
     };
-    let planes = |replica| {
-        let service = Arc::new(Service::new(replica));
-        let (router, routed) = (routes::router(), service.clone());
+    let name = config.name;
+    let planes = move |replica| {
+        let router = routes::router().admins(access.admin.clone());
+        let vitals = Vitals::of_replica("catalog", &name, router.requests(), &replica).with_access(&access);
+        let service = Arc::new(Service::new(vitals, replica));
+        service.vitals().metrics().add(Counted::of(&service));
+        service.vitals().slow().set_threshold(config.slow);
+        let routed = service.clone();
         let gate = service.gate().clone();
         Planes {
             api: Arc::new(move |request: Request| router.handle(&routed, &request)),

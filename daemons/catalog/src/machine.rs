@@ -20,10 +20,11 @@ mod update;
 use api::catalog::{Book, Decline, Outcome, Position, WriteResult};
 use serde::Deserialize;
 use wal::error::Place;
-use wal::{Entry, Error, Result, State, StateMachine, Table};
+use wal::level::Level;
+use wal::{Command, Entry, Error, Result, State, StateMachine, Table};
 
 pub use outbox::{CONSUMERS_MAX, ConsumerId, TRIM_ROWS_MAX};
-pub use sell::{INCARNATION_MAX, SALES_MAX, order_number};
+pub use sell::{INCARNATION_MAX, SALES_MAX, order_number, order_position};
 pub use setup::{Limits, Seed, Setup};
 pub use shelf::{BOOKS_MAX, SLUG_BYTES_MAX, slug};
 pub use tables::Totals;
@@ -99,9 +100,13 @@ impl StateMachine for Catalog {
         tables::ALL
     }
 
+    fn level_of(&self, command: &Command) -> Level {
+        command::level_of(command)
+    }
+
     fn apply(&mut self, state: &mut State<'_>, entry: &Entry) -> Result<Reply> {
         let command = &entry.command;
-        if command.version != command::VERSION || !kind::ALL.contains(&command.kind) {
+        if !command::is_known(command.kind, command.version) {
             return Err(Error::UnknownEntry {
                 index: entry.index,
                 kind: command.kind,
@@ -113,6 +118,10 @@ impl StateMachine for Catalog {
         }
         let Some(mut step) = Step::begin(state, entry)? else { return not_set_up(entry) };
         let reply = match command.kind {
+            kind::SELL if command.version == command::VERSION_TRACED => {
+                let traced: command::SellTraced<'_> = payload(entry)?;
+                written(sell::sell(&mut step, &traced.sell)?, &mut step)
+            }
             kind::SELL => written(sell::sell(&mut step, &payload(entry)?)?, &mut step),
             kind::UPDATE => written(update::update(&mut step, &payload(entry)?)?, &mut step),
             kind::CREATE => written(update::create(&mut step, &payload(entry)?)?, &mut step),
@@ -127,6 +136,18 @@ impl StateMachine for Catalog {
         };
         step.finish()?;
         Ok(reply)
+    }
+
+    fn needs_no_room(&self, command: &Command) -> bool {
+        // What frees room, and the leases of front ends, of which there are few.
+        let kinds = [
+            kind::ACKNOWLEDGE,
+            kind::REMOVE_CONSUMER,
+            kind::REGISTER_FRONT_END,
+            kind::REMOVE_FRONT_END,
+            kind::LEASES_ENDED,
+        ];
+        kinds.contains(&command.kind)
     }
 }
 

@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 
 use api::catalog::{Answer, Book, FOLLOW_SALES_MAX, Followed, PAGE_MAX, Page, Position, Query, Sale, Topic};
 use api::session::FrontEnd;
+use wal::replica::Reign;
 use wal::{Lookup, Result, Table, View};
 
+use crate::keeper::Holders;
 use crate::machine::front_ends;
 use crate::machine::tables::{self, BOOKS, BookRow, Head, OUTBOX, TITLES, TOPICS, TopicRow};
 use crate::machine::{ConsumerId, Limits, Totals, outbox, slug};
@@ -95,6 +97,17 @@ pub fn front_ends(view: &View<'_>) -> Result<Vec<FrontEnd>> {
 /// The newest term whose primary ended all leases itself (R13), 0 if none did.
 pub fn leases_ended_in(view: &View<'_>) -> Result<u64> {
     front_ends::leases_ended_in(view)
+}
+
+/// Who may hold leases when the reign of a new primary begins (R11); `None` while the catalog is not set up. `reign` is
+/// where its term began in its log.
+pub fn holders(view: &View<'_>, reign: Option<Reign>) -> Result<Option<Holders>> {
+    if figures(view)?.is_none() {
+        return Ok(None);
+    }
+    let ended_in = leases_ended_in(view)?;
+    let revoked = reign.is_some_and(|reign| reign.before == ended_in && ended_in > 0);
+    Ok(Some(Holders { registered: front_ends(view)?, revoked }))
 }
 
 /// The sales after `after`, at most `limit` (1 to `FOLLOW_SALES_MAX`), all of one incarnation.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::catalog::{
     Answer, COPIES_MAX, COST_CENTS_MAX, Create, Outcome, PAGE_MAX, Query, Read, Refusal, Sell,
@@ -14,21 +15,21 @@ use kit::http::{Request, Response};
 use kit::problem::Problem;
 use kit::refusals;
 use kit::router::{Params, Router};
+use kit::vitals;
 use serde::Serialize;
 
 use crate::service::{Service, ServiceError};
 
-/// All routes of a catalog replica.
+/// All routes of a catalog replica. Whoever may come in may buy; what is for sale is for administrators.
 pub(crate) fn router() -> Router<Arc<Service>> {
-    Router::new()
+    vitals::routes(Router::new())
         .route(Method::GET, "/catalog/query", query)
         .route(Method::PUT, "/catalog/buy", buy)
-        .route(Method::PUT, "/catalog/update", update)
-        .route(Method::POST, "/books", create)
+        .admin_route(Method::PUT, "/catalog/update", update)
+        .admin_route(Method::POST, "/books", create)
         .route(Method::GET, "/info", info)
-        .route(Method::GET, "/healthcheck", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/livez", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/readyz", ready)
+        .admin_route(Method::GET, api::wal::HEAD, |service, _, _| service.log().head())
+        .admin_route(Method::GET, api::wal::RECORDS, |service, request, _| service.log().records(request))
 }
 
 /// A book by `id`, or the titles of a `topic`: from the query string, or from a JSON body as the reference has it.
@@ -75,12 +76,14 @@ fn query(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Re
 /// `{"book_id", "request_id", "quantity"}`: sells at once, without the order replicas' part in it; the order is
 /// recorded all the same.
 fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
+    let began = Instant::now();
     let fields = body::object(&request.body)?;
     let book = fields.required_integer("book_id", 0..=u64::MAX)?;
     let quantity = fields.integer("quantity", 1..=COPIES_MAX)?.unwrap_or(1);
     let key = request_key(request, &fields)?;
     let sell = |not_after_ms| Write::Sell(Sell { key: key.clone(), book, quantity, not_after_ms });
-    let result = service.write(sell).map_err(|error| unanswered(error).field("key", &key))?;
+    let result =
+        service.write_in(request.trace(), sell).map_err(|error| unanswered(error).field("key", &key))?;
     match &result.outcome {
         Outcome::Sold(sold) => {
             #[derive(Serialize)]
@@ -90,7 +93,7 @@ fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Resp
                 bought: answers::SoldShown<'a>,
             }
             let bought = answers::SoldShown::new(sold, &result, &key);
-            Ok(decided(Response::json(200, &Answer { book: &sold.title, bought }), &result))
+            Ok(decided(service, began, Response::json(200, &Answer { book: &sold.title, bought }), &result))
         }
         _ => Err(refused(&result, quantity).field("key", &key)),
     }
@@ -98,6 +101,7 @@ fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Resp
 
 /// `{"book_id", "request_id", "stock", "cost", "title", "topic"}`: sets the fields that are there.
 fn update(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
+    let began = Instant::now();
     let fields = body::object(&request.body)?;
     let book = fields.required_integer("book_id", 0..=u64::MAX)?;
     let (stock, cost_cents) =
@@ -130,7 +134,7 @@ fn update(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<R
             }
             let shown = answers::BookShown::from(book);
             let answer = Answer { book: &book.title, message: "Done update", shown, key: &key };
-            Ok(decided(Response::json(200, &answer), &result))
+            Ok(decided(service, began, Response::json(200, &answer), &result))
         }
         _ => Err(refused(&result, 0).field("key", &key)),
     }
@@ -138,6 +142,7 @@ fn update(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<R
 
 /// `{"title", "topic", "stock", "cost", "request_id"}`: adds a book.
 fn create(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Response, Problem> {
+    let began = Instant::now();
     let fields = body::object(&request.body)?;
     let title = required(fields.text("title", TEXT_BYTES_MAX)?, "title")?;
     let topic = required(fields.text("topic", TEXT_BYTES_MAX)?, "topic")?;
@@ -153,7 +158,7 @@ fn create(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<R
         Outcome::Created { book } => {
             let response = Response::json(201, &answers::BookShown::from(book))
                 .with_header("location", &format!("/catalog/query?id={}", book.id));
-            Ok(decided(response, &result))
+            Ok(decided(service, began, response, &result))
         }
         _ => Err(refused(&result, 0).field("key", &key)),
     }
@@ -186,14 +191,6 @@ fn info(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response,
             level: status.level,
         },
     ))
-}
-
-/// Whether this replica can answer reads now.
-fn ready(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
-    service.replica().read(answers::READY_LIMIT).map(|_| answers::ok()).map_err(|_| {
-        let waiting_for = service.replica().waiting_for();
-        refusals::not_ready(if waiting_for.is_empty() { "a majority of the catalog" } else { &waiting_for })
-    })
 }
 
 fn read(service: &Service, query: Query) -> Result<Read, Problem> {
@@ -237,8 +234,13 @@ fn unanswered(error: ServiceError) -> Problem {
     }
 }
 
-fn decided(response: Response, result: &WriteResult) -> Response {
-    answers::decided(response, result)
+/// With the stages of the write, if it was made here.
+fn decided(service: &Service, began: Instant, response: Response, result: &WriteResult) -> Response {
+    let response = answers::decided(response, result);
+    match service.replica().timeline().stages(result.index, began).filter(|_| !result.replayed) {
+        Some(stages) => response.with_header("server-timing", &stages.to_string()),
+        None => response,
+    }
 }
 
 fn indexed(response: Response, read: &Read) -> Response {

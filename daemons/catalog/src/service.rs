@@ -10,11 +10,15 @@ use api::catalog::{
     Decline, Follow, Followed, Outcome, Query, REQUEST_LIFE_MS, Read, WRITES, Write, WriteResult,
 };
 use api::session::Key;
+use api::trace::Trace;
 use kit::group::Replica;
 use kit::link::{Address, CallError, LinkOptions, PrimaryLink};
-use wal::View;
+use kit::log_reader::LogReader;
+use kit::vitals::Vitals;
 use wal::replica::{Proposed, ReadFailed, Refused};
+use wal::{View, level};
 
+use crate::consumer::{self, Needs};
 use crate::gate::{Gate, Passed};
 use crate::machine::{Reply, command};
 use crate::queries;
@@ -56,7 +60,9 @@ pub enum Written {
 
 /// One catalog replica at work.
 pub struct Service {
+    vitals: Vitals,
     replica: Replica<Reply>,
+    log: LogReader,
     gate: Gate,
     /// To the primary, when it is another replica. `None` in a group of one.
     primary: Option<PrimaryLink<Write, WriteResult>>,
@@ -64,7 +70,7 @@ pub struct Service {
 
 impl Service {
     /// The service of `replica`.
-    pub fn new(replica: Replica<Reply>) -> Service {
+    pub fn new(vitals: Vitals, replica: Replica<Reply>) -> Service {
         let others = replica.members().iter().filter(|member| member.process != replica.process());
         let targets: Vec<_> =
             others.map(|member| (member.process, Address::new(&member.host, member.peer_port))).collect();
@@ -73,20 +79,32 @@ impl Service {
                 "catalog writes",
                 targets,
                 WRITES,
-                LinkOptions::default(),
+                LinkOptions::new(replica.credentials()),
                 WriteResult::is_final,
             )
         };
         Service {
             primary: (!targets.is_empty()).then(|| open(targets)),
             gate: Gate::open(replica.clone()),
+            log: replica.log_reader(),
             replica,
+            vitals,
         }
+    }
+
+    /// What every daemon shows.
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
     }
 
     /// The replica.
     pub fn replica(&self) -> &Replica<Reply> {
         &self.replica
+    }
+
+    /// What shows its log to tools.
+    pub fn log(&self) -> &LogReader {
+        &self.log
     }
 
     /// The gate before the log.
@@ -104,6 +122,7 @@ impl Service {
         self.replica.read(READ_LIMIT).map_err(|failed| {
             ServiceError::Unavailable(match failed {
                 ReadFailed::NoPrimary => "no majority of the catalog answers".into(),
+                ReadFailed::NoRoom => "this replica has no room for what the others have logged".into(),
                 ReadFailed::Full => "too many reads wait".into(),
                 ReadFailed::NotRunning => format!("this replica waits for {}", self.replica.waiting_for()),
             })
@@ -126,8 +145,9 @@ impl Service {
         answer().map_err(|error| ServiceError::Fault(error.to_string()))
     }
 
-    /// Puts writes into the log here. Parks until they are applied.
-    pub fn write_here(&self, writes: &[Write]) -> Written {
+    /// Puts writes into the log here, sales with the trace that they belong to if the group has agreed that they may. Parks
+    /// until they are applied.
+    pub fn write_here(&self, writes: &[Write], traces: &[Option<Trace>]) -> Written {
         if let Some(outside) = writes.iter().find(|write| !command::in_bounds(write)) {
             return Written::Rejected(Rejected::Refused(format!("a write outside its bounds: {outside:?}")));
         }
@@ -137,10 +157,15 @@ impl Service {
         let end = Instant::now() + LEAD_LIMIT;
         loop {
             let (completer, waiter) = kit::wait::promise();
-            let commands = writes.iter().map(command::write).collect();
+            // What is agreed on stays so; a replica that has not heard of it yet writes the older form, which is right too.
+            let agreed = self.replica.status().is_some_and(|status| status.level >= level::TRACES);
+            let traces = traces.iter().map(|trace| trace.filter(|_| agreed)).chain(std::iter::repeat(None));
+            let commands =
+                writes.iter().zip(traces).map(|(write, trace)| command::write_in(trace, write)).collect();
             self.gate.pass(commands, keys.clone(), Box::new(move |passed| completer.complete(passed)));
             match waiter.wait(WRITE_LIMIT) {
                 Some(Passed::Decided(results)) => return Written::Decided(results),
+                Some(Passed::Refused(Refused::NoRoom(_))) => return self.without_room(writes.len()),
                 Some(Passed::Refused(refused)) => return Written::Rejected(self.replica.rejected(&refused)),
                 Some(Passed::NotLeading) if self.replica.is_primary() && Instant::now() < end => {
                     self.gate.wait_for_news(end.saturating_duration_since(Instant::now()));
@@ -149,6 +174,13 @@ impl Service {
                 Some(Passed::Unknown) | None => return Written::Unknown,
             }
         }
+    }
+
+    /// What writes come to that there is no room for: nothing is decided, and a later try may be.
+    fn without_room(&self, writes: usize) -> Written {
+        let (index, log_ms) = (self.replica.visible().get(), self.replica.log_ms());
+        let outcome = Outcome::Declined(Decline::NoRoom);
+        Written::Decided(vec![WriteResult { index, log_ms, replayed: false, outcome }; writes])
     }
 
     fn not_leading(&self) -> Rejected {
@@ -163,11 +195,20 @@ impl Service {
 
     /// Has a write decided by the primary, wherever that is. `write` is made with the newest `not_after_ms`. Parks.
     pub fn write(&self, write: impl Fn(u64) -> Write) -> Result<WriteResult, ServiceError> {
+        self.write_in(None, write)
+    }
+
+    /// The same for a write that belongs to this trace.
+    pub fn write_in(
+        &self,
+        trace: Option<Trace>,
+        write: impl Fn(u64) -> Write,
+    ) -> Result<WriteResult, ServiceError> {
         let end = Instant::now() + PROXY_LIMIT;
         let mut not_after_ms = self.not_after_ms();
         let (mut unknown, mut forward) = (None, FORWARD_FIRST);
         loop {
-            let decided = match self.attempt(&write(not_after_ms), end, &mut forward) {
+            let decided = match self.attempt(trace, &write(not_after_ms), end, &mut forward) {
                 Ok(decided) => decided,
                 Err(ServiceError::Unavailable(reason)) => match unknown {
                     // An earlier attempt may have been applied: only a stored outcome may be told.
@@ -195,12 +236,13 @@ impl Service {
     /// One attempt, here if this replica is primary, else at the primary, to which it is left for `forward`.
     fn attempt(
         &self,
+        trace: Option<Trace>,
         write: &Write,
         end: Instant,
         forward: &mut Duration,
     ) -> Result<WriteResult, ServiceError> {
         loop {
-            match self.write_here(std::slice::from_ref(write)) {
+            match self.write_here(std::slice::from_ref(write), &[trace]) {
                 Written::Decided(mut decided) => return Ok(decided.pop().expect("one write, one result")),
                 Written::Unknown => return Err(ServiceError::Unknown("the primary changed".into())),
                 Written::Rejected(Rejected::NotPrimary { primary }) => match &self.primary {
@@ -208,7 +250,7 @@ impl Service {
                         let left = end.saturating_duration_since(Instant::now());
                         let limit = left.min(*forward);
                         *forward *= 2;
-                        match link.call(write.clone(), limit) {
+                        match link.call_in(trace, write.clone(), limit) {
                             Err(CallError::NotSent(_)) if Instant::now() < end => {
                                 kit::wait::pause(ELECTION_PAUSE);
                             }
@@ -237,39 +279,27 @@ impl Service {
             return Err(Rejected::NotPrimary { primary: self.replica.primary() });
         }
         let fault = |error: wal::Error| Rejected::NotReady(error.to_string());
-        let (set_up, known) = {
+        let needs = {
             let txn = self.replica.store().read().map_err(fault)?;
-            let view = View::new(&*txn);
-            let set_up = queries::figures(&view).map_err(fault)?.is_some();
-            let consumers = queries::consumers(&view).map_err(fault)?;
-            let known = consumers.into_iter().find(|(id, _)| *id == follow.consumer);
-            (set_up, known.map(|(_, through)| through))
+            consumer::needs(&View::new(&*txn), follow).map_err(fault)?
         };
-        if !set_up {
-            return Err(Rejected::NotReady("the catalog is not set up yet".into()));
+        match needs {
+            Needs::SetUp => return Err(Rejected::NotReady("the catalog is not set up yet".into())),
+            Needs::Registration => self.register(follow)?,
+            // Nothing waits for it: what is not noted now is noted with the next call.
+            Needs::Note(acknowledgement) => self.replica.tell(vec![acknowledgement]),
+            Needs::Nothing => {}
         }
-        match known {
-            None => self.register(follow)?,
-            Some(known) if follow.recorded > known => {
-                // Nothing waits for it: what is not noted now is noted with the next call.
-                self.replica.tell(vec![command::acknowledge(follow.consumer, follow.recorded)]);
-            }
-            Some(_) => {}
-        }
-        let end = Instant::now()
-            + Duration::from_millis(u64::from(follow.wait_ms.min(api::catalog::FOLLOW_WAIT_MS_MAX)));
-        let limit = follow.limit.clamp(1, api::catalog::FOLLOW_SALES_MAX);
+        let wait = Duration::from_millis(u64::from(follow.wait_ms.min(api::catalog::FOLLOW_WAIT_MS_MAX)));
+        let end = Instant::now() + wait;
         loop {
             let seen = self.replica.visible().get();
-            let followed = {
+            let (followed, news) = {
                 let txn = self.replica.store().read().map_err(fault)?;
-                queries::sales_after(&View::new(&*txn), follow.after, limit).map_err(fault)?
+                consumer::followed(&View::new(&*txn), follow).map_err(fault)?
             };
-            // That a newer incarnation has begun is something, also before its first sale.
-            let nothing = matches!(&followed, Followed::Sales { after, sales, .. }
-                if sales.is_empty() && *after == follow.after);
             let left = end.saturating_duration_since(Instant::now());
-            if !nothing || left.is_zero() {
+            if news || left.is_zero() {
                 return Ok(followed);
             }
             self.replica.visible().wait_beyond(seen, left);

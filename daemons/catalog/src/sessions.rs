@@ -5,16 +5,16 @@
 //! told the new values (VAL, R7). So nobody can see a new value before it is committed, and it is committed only after
 //! nobody can serve the old one from a cache.
 //!
-//! Pure: no sockets, no clock, no randomness; times are CLOCK_BOOTTIME readings of this machine. `gate` is what gives it
-//! to the daemon. What waits here is generic, so that the simulation runs the same code.
+//! Pure: no sockets, no clock, no randomness; times are CLOCK_BOOTTIME readings of this machine. `keeper` puts it to use. What
+//! waits here is generic, so that the simulation runs the same code.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use api::catalog::Book;
 use api::session::{
-    FrontEnd, GRAIN_MS, Key, LEASE_MS, MESSAGES_MAX, MESSAGES_PER_ANSWER_MAX, Message, News, Poll,
-    RATE_ERROR_PERCENT, RENEW_MS, Rule, Told,
+    FRONT_ENDS_MAX, FrontEnd, GRAIN_MS, Key, LEASE_MS, MESSAGES_MAX, MESSAGES_PER_ANSWER_MAX, Message, News,
+    Poll, RATE_ERROR_PERCENT, RENEW_MS, Rule, Told,
 };
 
 /// Length of a lease.
@@ -27,8 +27,6 @@ pub const DEAD_AFTER: Duration =
     Duration::from_millis(LEASE_MS * (100 + 3 * RATE_ERROR_PERCENT) / 100 + GRAIN_MS);
 /// Batches that wait for acknowledgements; a further one is refused as `Begun::Full`.
 pub const HELD_MAX: usize = 1_024;
-/// Front ends that may be registered; a further one is asked to wait until one is forgotten.
-pub const FRONT_ENDS_MAX: usize = 64;
 /// A registered front end without a session for this long is removed from the log.
 pub const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Pause of a front end whose session was declared dead, before it may open another one. Doubles with each further
@@ -130,6 +128,19 @@ pub enum Polled {
     NotLeading,
 }
 
+/// A front end as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// Its id.
+    pub front_end: FrontEnd,
+    /// Whether it has a session.
+    pub open: bool,
+    /// How long the newest lease that it was granted is good for yet, by our clock.
+    pub lease: Duration,
+    /// Messages that it has not acknowledged.
+    pub unacknowledged: usize,
+}
+
 impl<W> Default for Sessions<W> {
     fn default() -> Self {
         Sessions { reign: None, version: 0, without: None }
@@ -156,6 +167,26 @@ impl<W> Sessions<W> {
     /// Sessions that are open now.
     pub fn open(&self) -> usize {
         self.reign.as_ref().map_or(0, |reign| reign.sessions.len())
+    }
+
+    /// The front ends that this primary knows, as they stand at `now`.
+    pub fn describe(&self, now: Duration) -> Vec<Described> {
+        let Some(reign) = &self.reign else { return Vec::new() };
+        let describe = |front_end: &FrontEnd| {
+            let session = reign.sessions.get(front_end);
+            Described {
+                front_end: *front_end,
+                open: session.is_some(),
+                lease: session.map_or(Duration::ZERO, |session| (session.used + LEASE).saturating_sub(now)),
+                unacknowledged: session.map_or(0, |session| session.queue.len()),
+            }
+        };
+        reign.known.keys().map(describe).collect()
+    }
+
+    /// Batches of writes that wait for acknowledgements; see `HELD_MAX`.
+    pub fn held(&self) -> usize {
+        self.reign.as_ref().map_or(0, |reign| reign.held.len())
     }
 
     /// This replica is primary of `term` since `since` at the latest, and has applied an entry of that term (R11): all

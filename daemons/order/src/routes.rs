@@ -11,6 +11,7 @@ use kit::http::{Request, Response};
 use kit::problem::Problem;
 use kit::refusals;
 use kit::router::{Params, Router};
+use kit::vitals;
 use serde::Serialize;
 
 use crate::service::Service;
@@ -20,14 +21,13 @@ const PATIENCE_MS: u32 = 5_000;
 
 /// All routes of an order replica.
 pub(crate) fn router() -> Router<Arc<Service>> {
-    Router::new()
+    vitals::routes(Router::new())
         .route(Method::PUT, "/order", buy)
         .route(Method::GET, "/log", log)
         .route(Method::GET, "/orders", orders)
         .route(Method::GET, "/orders/{number}", order)
-        .route(Method::GET, "/healthcheck", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/livez", |_, _, _| Ok(answers::ok()))
-        .route(Method::GET, "/readyz", ready)
+        .admin_route(Method::GET, api::wal::HEAD, |service, _, _| service.log().head())
+        .admin_route(Method::GET, api::wal::RECORDS, |service, request, _| service.log().records(request))
 }
 
 /// `{"book_id", "request_id", "quantity"}`: buys copies of a book.
@@ -40,7 +40,8 @@ fn buy(service: &Arc<Service>, request: &Request, _: &Params<'_>) -> Result<Resp
         None => body::key_header(request)?.unwrap_or_else(answers::new_key),
     };
     let buy = Buy { key: key.clone(), book, quantity, patience_ms: PATIENCE_MS };
-    let Bought { result, .. } = service.buy(vec![buy]).pop().expect("one buy, one result");
+    let Bought { result, .. } =
+        service.buy(vec![buy], &[request.trace()]).pop().expect("one buy, one result");
     told(&result, &key, quantity).map_err(|problem| problem.field("key", &key))
 }
 
@@ -110,18 +111,6 @@ fn order(service: &Arc<Service>, request: &Request, params: &Params<'_>) -> Resu
         Read::Order(Some(order)) => Ok(Response::json(200, &answers::OrderShown::from(&order))),
         _ => Err(refusals::unknown_order()),
     }
-}
-
-/// Whether this replica can answer reads now.
-fn ready(service: &Arc<Service>, _: &Request, _: &Params<'_>) -> Result<Response, Problem> {
-    service.replica().read(answers::READY_LIMIT).map(|_| answers::ok()).map_err(|_| {
-        let waiting_for = service.replica().waiting_for();
-        refusals::not_ready(if waiting_for.is_empty() {
-            "a majority of the order group"
-        } else {
-            &waiting_for
-        })
-    })
 }
 
 fn page(service: &Service, after: u64, limit: u32) -> Result<(Vec<Order>, bool, u64), Problem> {

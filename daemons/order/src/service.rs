@@ -4,8 +4,11 @@ use std::time::{Duration, Instant};
 
 use api::catalog::{Answer, Decline, Outcome, Position, Query as CatalogQuery, Sell, Write, WriteResult};
 use api::order::{Bought, Buy, BuyResult, Query, Read};
+use api::trace::Trace;
 use kit::group::Replica;
 use kit::link::CallError;
+use kit::log_reader::LogReader;
+use kit::vitals::Vitals;
 use wal::View;
 
 use crate::catalog::Catalog;
@@ -19,20 +22,31 @@ const LOG_TIME_PAUSE: Duration = Duration::from_millis(10);
 
 /// One order replica at work.
 pub struct Service {
+    vitals: Vitals,
     replica: Replica<Reply>,
+    log: LogReader,
     catalog: Catalog,
-    name: String,
 }
 
 impl Service {
-    /// The service of `replica`, which calls itself `name` in answers.
-    pub fn new(replica: Replica<Reply>, catalog: Catalog, name: String) -> Service {
-        Service { replica, catalog, name }
+    /// The service of `replica`.
+    pub fn new(vitals: Vitals, replica: Replica<Reply>, catalog: Catalog) -> Service {
+        Service { vitals, log: replica.log_reader(), replica, catalog }
+    }
+
+    /// What every daemon shows.
+    pub fn vitals(&self) -> &Vitals {
+        &self.vitals
     }
 
     /// The replica.
     pub fn replica(&self) -> &Replica<Reply> {
         &self.replica
+    }
+
+    /// What shows its log to tools.
+    pub fn log(&self) -> &LogReader {
+        &self.log
     }
 
     /// The catalog.
@@ -42,17 +56,17 @@ impl Service {
 
     /// The name in answers; may be empty.
     pub fn name(&self) -> &str {
-        &self.name
+        self.vitals.name()
     }
 
-    /// Has the catalog decide buys. They ride together. Parks.
-    pub fn buy(&self, buys: Vec<Buy>) -> Vec<Bought> {
+    /// Has the catalog decide buys, each with the trace that it belongs to. They ride together. Parks.
+    pub fn buy(&self, buys: Vec<Buy>, traces: &[Option<Trace>]) -> Vec<Bought> {
         let patience = buys.iter().map(|buy| patience(buy.patience_ms)).max().unwrap_or_default();
-        let results = self.decide(buys, Instant::now() + patience);
-        results.into_iter().map(|result| Bought { replica: self.name.clone(), result }).collect()
+        let results = self.decide(buys, traces, Instant::now() + patience);
+        results.into_iter().map(|result| Bought { replica: self.name().to_owned(), result }).collect()
     }
 
-    fn decide(&self, buys: Vec<Buy>, end: Instant) -> Vec<BuyResult> {
+    fn decide(&self, buys: Vec<Buy>, traces: &[Option<Trace>], end: Instant) -> Vec<BuyResult> {
         let Some(not_after_ms) = self.not_after_ms(end) else {
             let reason = "the catalog does not answer";
             return buys.iter().map(|_| BuyResult::NotSent(reason.into())).collect();
@@ -68,7 +82,7 @@ impl Service {
             };
             buys.iter().map(sell).collect::<Vec<_>>()
         };
-        let mut results = self.catalog.write(sells(not_after_ms), left(end));
+        let mut results = self.catalog.write(sells(not_after_ms), traces, left(end));
         // Log time stands still while the catalog is idle, so a request may look old that is not. Where that was
         // all, it is asked again with the time that the answer told. Declined as expired means that nothing is
         // stored under the key and no earlier copy can be applied any more.
@@ -81,7 +95,8 @@ impl Service {
             let again: Vec<usize> = (0..results.len()).filter(|at| expired(&results[*at])).collect();
             let writes = sells(not_after_ms);
             let writes = again.iter().map(|at| writes[*at].clone()).collect();
-            for (at, result) in again.into_iter().zip(self.catalog.write(writes, left(end))) {
+            let traces: Vec<_> = again.iter().map(|at| traces.get(*at).copied().flatten()).collect();
+            for (at, result) in again.into_iter().zip(self.catalog.write(writes, &traces, left(end))) {
                 results[at] = result;
             }
         }

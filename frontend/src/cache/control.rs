@@ -122,6 +122,18 @@ impl<P> Control<P> {
         }
     }
 
+    pub(super) fn front_end(&self) -> FrontEnd {
+        self.front_end
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     pub(super) fn has_session(&self) -> bool {
         self.session.as_ref().is_some_and(|session| !session.revoked)
     }

@@ -1,10 +1,11 @@
 //! The kept answers: what is read without a lock.
 
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache as Bounded;
-use quick_cache::{Equivalent, Weighter};
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, UnitWeighter, Weighter};
 
 use super::Copied;
 use crate::shown::Shown;
@@ -93,11 +94,27 @@ impl<K> Weighter<K, Copied> for ByBytes {
     }
 }
 
+/// Counts what goes for lack of room.
+#[derive(Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl<K> Lifecycle<K, Copied> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: K, _: Copied) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A bounded map that counts its evictions.
+type Kept<K, W> = Bounded<K, Copied, W, DefaultHashBuilder, Evictions>;
+
 pub(super) struct Shelf {
-    books: Bounded<u64, Copied, ByBytes>,
-    unknown: Bounded<u64, Copied>,
-    pages: Bounded<Page, Copied, ByBytes>,
+    books: Kept<u64, ByBytes>,
+    unknown: Kept<u64, UnitWeighter>,
+    pages: Kept<Page, ByBytes>,
     topics: Mutex<Option<Copied>>,
+    evictions: Evictions,
 }
 
 impl Shelf {
@@ -105,11 +122,14 @@ impl Shelf {
     pub(super) fn new(bytes_max: u64) -> Shelf {
         let (pages, books) = (bytes_max / 4, bytes_max - bytes_max / 4);
         let items = |bytes: u64| usize::try_from(bytes / ANSWER_BYTES).unwrap_or(usize::MAX).max(16);
+        let evictions = Evictions::default();
+        let (hash, counted) = (DefaultHashBuilder::default, || evictions.clone());
         Shelf {
-            books: Bounded::with_weighter(items(books), books, ByBytes),
-            unknown: Bounded::new(UNKNOWN_MAX),
-            pages: Bounded::with_weighter(items(pages), pages, ByBytes),
+            books: Bounded::with(items(books), books, ByBytes, hash(), counted()),
+            unknown: Bounded::with(UNKNOWN_MAX, UNKNOWN_MAX as u64, UnitWeighter, hash(), counted()),
+            pages: Bounded::with(items(pages), pages, ByBytes, hash(), counted()),
             topics: Mutex::new(None),
+            evictions,
         }
     }
 
@@ -141,6 +161,20 @@ impl Shelf {
             }
             OwnedTarget::Topics => *self.topics() = Some(copied),
         }
+    }
+
+    /// Answers kept, and the memory they take, in bytes, about.
+    pub(super) fn load(&self) -> (u64, u64) {
+        let topics = u64::from(self.topics().is_some());
+        let entries = self.books.len() + self.unknown.len() + self.pages.len();
+        let bytes =
+            self.books.weight() + self.pages.weight() + (self.unknown.weight() + topics) * ANSWER_BYTES;
+        (entries as u64 + topics, bytes)
+    }
+
+    /// Answers that had to go for lack of room.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.0.load(Ordering::Relaxed)
     }
 
     pub(super) fn drop_book(&self, id: u64) {

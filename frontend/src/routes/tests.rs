@@ -7,24 +7,26 @@ use api::catalog::{Book, Decline, Page, Position, Sold, Topic};
 use api::order::Order;
 use http::HeaderMap;
 use kit::answers::{AT_POSITION, CONSISTENCY_HEADER, INDEX_HEADER, LINEARIZABLE, REPLAYED_HEADER};
+use kit::credentials::Credentials;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::Cluster;
 
 /// The reference's seven books, and whatever verdict a test wants for its buys.
-struct Fake {
-    books: Vec<Book>,
-    verdict: Verdict,
-    reads_fail: Option<GaveUp>,
+pub(crate) struct Fake {
+    pub(crate) books: Vec<Book>,
+    pub(crate) verdict: Verdict,
+    pub(crate) reads_fail: Option<GaveUp>,
     /// Buys as they arrived: key, book, quantity.
-    buys: Mutex<Vec<(String, u64, u64)>>,
-    questions: Mutex<Vec<(Option<Position>, Question)>>,
+    pub(crate) buys: Mutex<Vec<(String, u64, u64)>>,
+    pub(crate) questions: Mutex<Vec<(Option<Position>, Question)>>,
 }
 
 const INDEX: u64 = 40;
 
 impl Fake {
-    fn new() -> Fake {
+    pub(crate) fn new() -> Fake {
         let book = |id, title: &str, topic: &str, dollars: u64| Book {
             id,
             title: title.into(),
@@ -93,7 +95,7 @@ impl Store for Fake {
         }
     }
 
-    fn buy(&self, key: &str, book: u64, quantity: u64) -> Verdict {
+    fn buy(&self, key: &str, book: u64, quantity: u64, _: Option<api::trace::Trace>) -> Verdict {
         self.buys.lock().unwrap().push((key.to_owned(), book, quantity));
         self.verdict.clone()
     }
@@ -136,7 +138,7 @@ fn some_order(order: u64) -> Order {
     }
 }
 
-fn sold(book: u64, quantity: u64) -> Outcome {
+pub(crate) fn sold(book: u64, quantity: u64) -> Outcome {
     Outcome::Sold(Sold {
         order: 17,
         book,
@@ -148,7 +150,7 @@ fn sold(book: u64, quantity: u64) -> Outcome {
     })
 }
 
-fn decided(outcome: Outcome, replayed: bool) -> Verdict {
+pub(crate) fn decided(outcome: Outcome, replayed: bool) -> Verdict {
     let result = WriteResult { index: INDEX, log_ms: 0, replayed, outcome };
     Verdict::Decided { replica: "order_service_3".into(), result }
 }
@@ -175,17 +177,25 @@ impl Seen {
     }
 }
 
-struct Front {
-    context: Context,
-    fake: Arc<Fake>,
-    router: Router<Context>,
+pub(crate) struct Front {
+    pub(crate) context: Context,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) router: Router<Context>,
 }
 
 impl Front {
-    fn new(fake: Fake) -> Front {
+    pub(crate) fn new(fake: Fake) -> Front {
         let fake = Arc::new(fake);
-        let context = Context { store: fake.clone(), stop: Stop::new() };
-        Front { context, fake, router: router() }
+        let router = router();
+        let vitals = vitals::Vitals::new("frontend", 1, "", router.requests());
+        let sights = Sights::new(
+            vitals,
+            ([127, 0, 0, 1], 1).into(),
+            None,
+            Cluster::new(&[], &[], &Credentials::none()),
+        );
+        let context = Context { store: fake.clone(), stop: Stop::new(), sights };
+        Front { context, fake, router }
     }
 
     fn with_verdict(verdict: Verdict) -> Front {
@@ -400,6 +410,13 @@ fn a_buy_that_is_not_granted_says_why() {
             503,
             "keys-full",
             "the catalog can remember no more keys for as long as it promises to; no buys are taken until the oldest expire",
+            true,
+        ),
+        (
+            Verdict::Declined(Decline::NoRoom),
+            507,
+            "no-room",
+            "the catalog's disks have no room for another write; reads go on, and writes are taken again when there is room",
             true,
         ),
         (Verdict::NotSent(GaveUp::Deadline), 503, "unavailable", "no replica answered in time", true),

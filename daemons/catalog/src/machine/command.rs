@@ -8,8 +8,10 @@ use std::borrow::Cow;
 
 use api::catalog::{self, COPIES_MAX, COST_CENTS_MAX, KEY_BYTES_MAX, Position, TEXT_BYTES_MAX};
 use api::session::{FrontEnd, Key};
+use api::trace::Trace;
 use serde::{Deserialize, Serialize};
 use wal::Command;
+use wal::level::{self, Level};
 
 use super::outbox::ConsumerId;
 use super::setup::{self, Limits};
@@ -58,6 +60,18 @@ pub mod kind {
 
 /// The payload format that this binary writes and reads, of every kind.
 pub const VERSION: u8 = 1;
+/// That of a sale with the trace that it belongs to, 24 bytes more. Since level 4.
+pub const VERSION_TRACED: u8 = 2;
+
+/// Whether this binary knows this kind in this format.
+pub fn is_known(kind: u8, version: u8) -> bool {
+    kind::ALL.contains(&kind) && (version == VERSION || (kind, version) == (kind::SELL, VERSION_TRACED))
+}
+
+/// The level that a group must have agreed on before this command may be logged.
+pub fn level_of(command: &Command) -> Level {
+    if command.version == VERSION { level::FIRST } else { level::TRACES }
+}
 
 /// Sets the catalog up. `setup.books` must fit into `wal::entry::PAYLOAD_BYTES_MAX`.
 pub fn set_up(setup: &setup::Setup) -> Command {
@@ -83,6 +97,14 @@ pub fn write(write: &catalog::Write) -> Command {
     }
 }
 
+/// The same for a write that belongs to a trace, which a sale's entry names.
+pub fn write_in(trace: Option<Trace>, write: &catalog::Write) -> Command {
+    match (write, trace) {
+        (catalog::Write::Sell(request), Some(trace)) => sell_in(trace, request),
+        _ => self::write(write),
+    }
+}
+
 /// Whether all fields of `write` are within the bounds of `api::catalog`. What is not should never reach the log;
 /// the machine answers it with `Decline::OutOfBounds`.
 pub fn in_bounds(write: &catalog::Write) -> bool {
@@ -96,6 +118,13 @@ pub fn in_bounds(write: &catalog::Write) -> bool {
 /// Sells copies of a book.
 pub fn sell(request: &catalog::Sell) -> Command {
     command(kind::SELL, &Sell::new(request))
+}
+
+/// Sells copies of a book, and keeps the trace that the request belongs to. The state is the same without it.
+pub fn sell_in(trace: Trace, request: &catalog::Sell) -> Command {
+    let (trace, parent) = (trace.id.to_be_bytes(), trace.parent.to_be_bytes());
+    let traced = SellTraced { sell: Sell::new(request), trace, parent };
+    Command { version: VERSION_TRACED, ..command(kind::SELL, &traced) }
 }
 
 /// Changes fields of a book.
@@ -176,6 +205,17 @@ pub(super) struct Sell<'a> {
     pub(super) book: u64,
     pub(super) quantity: u64,
     pub(super) not_after_ms: u64,
+}
+
+/// A sale of `VERSION_TRACED`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SellTraced<'a> {
+    #[serde(borrow)]
+    pub(super) sell: Sell<'a>,
+    /// As in the standard's text form.
+    pub(super) trace: [u8; 16],
+    /// The caller's part of it.
+    pub(super) parent: [u8; 8],
 }
 
 #[derive(Serialize, Deserialize)]

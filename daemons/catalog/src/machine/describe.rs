@@ -44,6 +44,10 @@ pub enum Described {
         book: u64,
         quantity: u64,
         not_after_ms: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        trace: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent: Option<String>,
     },
     Update {
         key: String,
@@ -103,7 +107,7 @@ pub struct NewBook {
 /// When it does not decode, or this binary does not know its kind or version.
 pub fn describe(entry: &Entry) -> Result<Described> {
     let wal::Command { kind, version, .. } = entry.command;
-    if version != command::VERSION {
+    if !command::is_known(kind, version) {
         return Err(Error::UnknownEntry { index: entry.index, kind, version });
     }
     Ok(match kind {
@@ -112,8 +116,15 @@ pub fn describe(entry: &Entry) -> Result<Described> {
             Described::Setup { limits, books: books.iter().map(NewBook::of).collect() }
         }
         kind::SELL => {
-            let command::Sell { key, book, quantity, not_after_ms } = payload(entry)?;
-            Described::Sell { key: key.into(), book, quantity, not_after_ms }
+            let (sell, trace, parent) = match version {
+                command::VERSION_TRACED => {
+                    let command::SellTraced { sell, trace, parent } = payload(entry)?;
+                    (sell, Some(hex::encode(trace)), Some(hex::encode(parent)))
+                }
+                _ => (payload(entry)?, None, None),
+            };
+            let command::Sell { key, book, quantity, not_after_ms } = sell;
+            Described::Sell { key: key.into(), book, quantity, not_after_ms, trace, parent }
         }
         kind::UPDATE => {
             let command::Update { key, book, stock, cost_cents, title, topic, not_after_ms } =
@@ -166,6 +177,14 @@ impl Described {
         }
     }
 
+    /// The trace that it belongs to, in hexadecimal digits.
+    pub fn trace(&self) -> Option<&str> {
+        match self {
+            Described::Sell { trace, .. } => trace.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Its idempotency key.
     pub fn key(&self) -> Option<&str> {
         match self {
@@ -183,8 +202,9 @@ impl fmt::Display for Described {
             Described::Setup { limits, books } => {
                 write!(f, "books={} consumers_min={}", books.len(), limits.consumers_min)
             }
-            Described::Sell { key, book, quantity, .. } => {
-                write!(f, "book={book} quantity={quantity} key={key:?}")
+            Described::Sell { key, book, quantity, trace, .. } => {
+                write!(f, "book={book} quantity={quantity} key={key:?}")?;
+                trace.as_ref().map_or(Ok(()), |trace| write!(f, " trace={trace}"))
             }
             Described::Update { key, book, stock, cost_cents, title, topic, .. } => {
                 write!(f, "book={book}")?;
@@ -308,6 +328,7 @@ impl Effect {
                     Decline::NotSetUp => "not-set-up",
                     Decline::OutOfBounds => "out-of-bounds",
                     Decline::CatalogFull { .. } => "catalog-full",
+                    Decline::NoRoom => "no-room",
                 });
             }
         }

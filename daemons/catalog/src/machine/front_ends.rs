@@ -4,14 +4,13 @@
 
 use std::ops::ControlFlow;
 
-use api::session::FrontEnd;
+use api::session::{FRONT_ENDS_MAX, FrontEnd};
 use wal::{Lookup, Result};
 
 use super::Reply;
 use super::command::FrontEndNamed;
 use super::step::Step;
 use super::tables::{FRONT_ENDS, HEAD, LEASES_ENDED_KEY};
-use crate::sessions::FRONT_ENDS_MAX;
 
 pub(super) fn register(step: &mut Step<'_, '_>, named: &FrontEndNamed) -> Result<Reply> {
     if step.state.get::<u64>(FRONT_ENDS, &named.front_end)?.is_some() {

@@ -21,6 +21,12 @@ pub fn order_number(position: Position) -> u64 {
     u64::from(position.incarnation - 1) << SALE_BITS | position.sale
 }
 
+/// The position of the sale that got this order number.
+pub fn order_position(order: u64) -> Position {
+    let incarnation = u32::try_from(order >> SALE_BITS).unwrap_or(u32::MAX).saturating_add(1);
+    Position { incarnation, sale: order & SALES_MAX }
+}
+
 pub(super) fn sell(step: &mut Step<'_, '_>, sell: &Sell<'_>) -> Result<WriteResult> {
     if !sell.in_bounds() {
         return Ok(keys::result(step, Outcome::Declined(Decline::OutOfBounds)));
@@ -76,4 +82,17 @@ fn decide(step: &mut Step<'_, '_>, sell: &Sell<'_>) -> Result<Outcome> {
         stock: book.stock,
         position: sale.position,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_number_is_a_position() {
+        for (incarnation, sale) in [(1, 1), (1, SALES_MAX), (2, 1), (INCARNATION_MAX, 77)] {
+            let position = Position { incarnation, sale };
+            assert_eq!(order_position(order_number(position)), position);
+        }
+    }
 }

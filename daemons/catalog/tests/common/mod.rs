@@ -228,6 +228,7 @@ fn write(result: &WriteResult) -> String {
         Outcome::Declined(Decline::KeysFull) => "declined keys full".into(),
         Outcome::Declined(Decline::NotSetUp) => "declined not set up".into(),
         Outcome::Declined(Decline::OutOfBounds) => "declined out of bounds".into(),
+        Outcome::Declined(Decline::NoRoom) => "declined no room".into(),
         Outcome::Declined(Decline::CatalogFull { books }) => format!("declined catalog full books={books}"),
     };
     format!("{again}@{} {outcome}", result.index)

@@ -1,12 +1,21 @@
 //! The commands: the three daemons, and the tools.
 
+mod backup;
 mod bench;
 mod catalog;
 mod client;
+mod doctor;
+mod explain;
 mod frontend;
 mod health;
 mod manual;
+mod member;
 mod order;
+mod rescue;
+mod restore;
+#[cfg(feature = "sim")]
+mod sim;
+mod status;
 mod up;
 mod wal;
 
@@ -43,6 +52,10 @@ pub(crate) enum Command {
     /// Run a front end
     #[command(after_help = DAEMON_HELP)]
     Frontend(Daemon<kit::settings::FrontendSettings>),
+    /// Show the whole store: groups, replicas, lag, sessions, rates, and what is wrong
+    Status(status::StatusSettings),
+    /// Look whether this machine is fit for a daemon: disk, clock, limits, ports; and say what to do
+    Doctor(doctor::DoctorSettings),
     /// Ask whether a daemon takes requests
     Health(health::HealthSettings),
     /// Print completions for a shell
@@ -52,6 +65,27 @@ pub(crate) enum Command {
     /// Look into the log of a replica: list, check, compare, replay
     #[command(after_help = wal::HELP)]
     Wal(wal::WalSettings),
+    /// Tell all that happened to an order, from the logs of both groups
+    #[command(after_help = explain::HELP)]
+    Explain(explain::ExplainSettings),
+    /// Copy both groups as they are, while they run, and check that the copy can be restored
+    #[command(after_help = backup::HELP)]
+    Backup(backup::BackupSettings),
+    /// Make data directories for all replicas from a backup, as of an index or a time
+    #[command(after_help = restore::HELP)]
+    Restore(restore::RestoreSettings),
+    /// Run the whole store in one thread from a seed, with everything that can go wrong
+    #[cfg(feature = "sim")]
+    #[command(after_help = sim::HELP)]
+    Sim(sim::SimSettings),
+    /// Say who is in a group, or take a member out for good
+    #[command(after_help = member::HELP)]
+    Member(member::MemberSettings),
+    /// Set a data directory aside that its group refuses, so that its daemon comes back blank and is taken in anew
+    Replace(member::ReplaceSettings),
+    /// Go on from one directory when the majority of a group is gone for ever; first says what may be lost
+    #[command(after_help = rescue::HELP)]
+    Rescue(rescue::RescueSettings),
     /// Put a load on a running store and measure it
     Bench(bench::BenchSettings),
 }
@@ -64,10 +98,20 @@ impl Command {
             Command::Catalog(_) => "catalog",
             Command::Order(_) => "order",
             Command::Frontend(_) => "frontend",
+            Command::Status(_) => "status",
+            Command::Doctor(_) => "doctor",
             Command::Health(_) => "health",
             Command::Completions(_) => "completions",
             Command::Manpages(_) => "manpages",
             Command::Wal(_) => "wal",
+            Command::Explain(_) => "explain",
+            Command::Backup(_) => "backup",
+            Command::Restore(_) => "restore",
+            #[cfg(feature = "sim")]
+            Command::Sim(_) => "sim",
+            Command::Member(_) => "member",
+            Command::Replace(_) => "replace",
+            Command::Rescue(_) => "rescue",
             Command::Bench(_) => "bench",
         }
     }
@@ -79,10 +123,20 @@ impl Command {
             Command::Catalog(daemon) => catalog::run(daemon),
             Command::Order(daemon) => order::run(daemon),
             Command::Frontend(daemon) => frontend::run(daemon),
+            Command::Status(settings) => status::run(settings),
+            Command::Doctor(settings) => doctor::run(settings),
             Command::Health(settings) => health::run(settings),
             Command::Completions(settings) => manual::completions(&settings),
             Command::Manpages(settings) => manual::manpages(&settings),
             Command::Wal(settings) => wal::run(settings),
+            Command::Explain(settings) => explain::run(&settings),
+            Command::Backup(settings) => backup::run(&settings),
+            Command::Restore(settings) => restore::run(&settings),
+            #[cfg(feature = "sim")]
+            Command::Sim(settings) => sim::run(settings),
+            Command::Member(settings) => member::run(&settings),
+            Command::Replace(settings) => member::replace(&settings),
+            Command::Rescue(settings) => rescue::run(&settings),
             Command::Bench(settings) => bench::run(settings),
         }
     }
@@ -144,6 +198,7 @@ mod tests {
             let named: std::collections::BTreeSet<String> = keys.filter(|key| !key.contains(' ')).collect();
             let daemon = cli.find_subcommand(role).expect("a daemon");
             let variables = daemon.get_arguments().filter_map(|argument| argument.get_env()?.to_str());
+            let variables = variables.chain(kit::settings::SECRET_VARIABLES);
             let known: std::collections::BTreeSet<String> = variables.map(str::to_owned).collect();
             assert_eq!(named, known, "{path}");
         }

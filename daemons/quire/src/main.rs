@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     };
     let command = cli.command;
     let name = command.name();
-    match command.run() {
+    let outcome = command.run();
+    kit::logging::flush();
+    match outcome {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("quire {name}: {failure}");

@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a test may give up anywhere
 
+mod killed;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use killed::Killed;
 
 /// The binary with nothing in its environment.
 fn quire(arguments: &[&str]) -> Command {
@@ -66,16 +70,6 @@ fn frontend(port: u16, data_dir: &Path) -> Vec<String> {
         ["--data-dir", data_dir],
     ];
     ["frontend"].into_iter().chain(flags.into_iter().flatten()).map(str::to_owned).collect()
-}
-
-/// A child that is killed when the test is over, however it ends.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -142,6 +136,12 @@ fn a_wrong_command_line_is_64() {
         &["bench", "buy", "--duration", "10"],
         &["bench", "buy", "--books", "3-1"],
         &["bench", "buy", "--concurrency", "0"],
+        &["bench", "buy", "--concurrency", "4097"],
+        &["bench", "buy", "--books", "1-100001"],
+        &["up", "--front-ends", "0"],
+        &["up", "--front-ends", "9"],
+        &["status", "--front-ends", "9"],
+        &["sim", "--hours", "1000001"],
     ] {
         let (status, _, stderr) = outcome(quire(arguments));
         assert_eq!(status, Some(64), "{arguments:?}");
@@ -251,4 +251,104 @@ fn a_daemon_dies_with_the_process_that_supervises_it() {
     shell.0.kill().unwrap();
     wait_until("the end of the orphan", || !answers(port));
     assert!(pid.trim().parse::<u32>().is_ok(), "{pid}");
+}
+
+#[test]
+fn a_store_that_nobody_runs_is_not_well() {
+    let host = format!("127.0.0.1:{}:{}", free_port(), free_port());
+    for (json, wanted) in [(&[][..], "NOT HEALTHY"), (&["--json"][..], "\"healthy\":false")] {
+        let words = [&["status", "--catalog-host-1", &host][..], json].concat();
+        let (status, stdout, stderr) = outcome(quire(&words));
+        assert_eq!((status, stderr.as_str()), (Some(1), ""), "{stdout}");
+        assert!(stdout.contains(wanted) && stdout.contains("does not answer"), "{stdout}");
+    }
+}
+
+#[test]
+fn a_status_that_is_watched_comes_again_and_again() {
+    let host = format!("127.0.0.1:{}:{}", free_port(), free_port());
+    let words = ["status", "--catalog-host-1", &host, "--watch", "--json", "--every-ms", "100"];
+    let mut watch = Killed(quire(&words).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+    let times: Vec<String> = lines.take(3).map(Result::unwrap).collect();
+    assert!(
+        times.iter().all(|line| line.starts_with("{\"schema\":\"quire.status/1\",\"time\":")),
+        "{times:?}"
+    );
+    assert!(times[0] < times[2], "each look has a time of its own: {times:?}");
+}
+
+#[test]
+fn settings_of_status_and_doctor_that_make_no_sense_are_78() {
+    assert_fails(&["status", "--order-host-2", "o:port"], 78, &["--order-host-2 (ORDER_HOST_2)", "\"port\""]);
+    assert_fails(&["status", "--env-file", "/nowhere"], 78, &["/nowhere"]);
+    assert_fails(&["doctor", "catalog"], 78, &["PROCESS_ID"]);
+    assert_fails(
+        &["catalog", "--log-format", "xml"],
+        78,
+        &["--log-format (QUIRE_LOG_FORMAT)", "text or json"],
+    );
+    assert_fails(&["catalog", "--slow-ms", "60001"], 78, &["QUIRE_SLOW_MS", "0 to 60000"]);
+}
+
+/// All commands and the commands of those, as words.
+fn commands(words: &[&str]) -> Vec<Vec<String>> {
+    let (status, help, stderr) = outcome(quire(&[words, &["--help"]].concat()));
+    assert_eq!(status, Some(0), "{words:?}: {stderr}");
+    let Some((_, listed)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let listed = listed.lines().take_while(|line| !line.is_empty());
+    // A line that goes on from the one before has more blanks before it.
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    let mut found = Vec::new();
+    for name in names {
+        let here = [words, &[name]].concat();
+        found.push(here.iter().map(|word| (*word).to_owned()).collect());
+        found.extend(commands(&here));
+    }
+    found
+}
+
+#[test]
+fn every_command_has_a_manual_page_and_completions() {
+    let all = commands(&[]);
+    assert!(all.len() > 20, "{all:?}");
+    let directory = tempfile::tempdir().unwrap();
+    let (status, _, stderr) = outcome(quire(&["manpages", directory.path().to_str().unwrap()]));
+    assert_eq!(status, Some(0), "{stderr}");
+    for words in &all {
+        let page = directory.path().join(format!("quire-{}.1", words.join("-")));
+        let text =
+            std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(text.contains(".SH NAME"), "{text}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (status, script, stderr) = outcome(quire(&["completions", shell]));
+        assert_eq!(status, Some(0), "{stderr}");
+        for words in &all {
+            let name = words.last().unwrap();
+            assert!(script.contains(name.as_str()), "{shell} does not complete {words:?}");
+        }
+    }
+}
+
+/// The kinds of failure that a command can be brought to without a running store, and their codes. Those of daemons are
+/// in `tests/exits.rs`, those of damaged data and of a failing disk (74) in `tests/wal.rs`, 70 and those of signals in
+/// `tests/ends.rs`.
+#[test]
+fn exit_codes_are_those_of_the_table_in_the_documents() {
+    let path = format!("{}/../../docs/operations.md", env!("CARGO_MANIFEST_DIR"));
+    let operations = std::fs::read_to_string(&path).unwrap();
+    let table = operations.split_once("## Exit codes").unwrap().1;
+    let documented: Vec<u8> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
+        .filter(|code| *code < 128)
+        .collect();
+    assert_eq!(documented, [0, 1, 64, 65, 69, 70, 73, 74, 75, 77, 78]);
+    let help = outcome(quire(&["--help"])).1;
+    let said = help.split_once("Exit codes:").unwrap().1;
+    for code in documented {
+        assert!(said.contains(&code.to_string()), "{code} is not in quire --help");
+    }
 }

@@ -6,7 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod kept;
+mod served;
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
@@ -25,7 +27,8 @@ fn scripts() {
     paths.sort();
     for path in paths {
         eprintln!("{}", path.display());
-        goldenscript::run(&mut Runner { directory: tempfile::tempdir().unwrap() }, &path).unwrap();
+        let mut runner = Runner { directory: tempfile::tempdir().unwrap(), served: BTreeMap::new() };
+        goldenscript::run(&mut runner, &path).unwrap();
         ran += 1;
     }
     assert!(ran >= 10, "{ran} scripts in tests/wal, there should be more");
@@ -33,6 +36,8 @@ fn scripts() {
 
 struct Runner {
     directory: TempDir,
+    /// Directories whose log is shown by a daemon; `@A` stands for the URL of that of `A`.
+    served: BTreeMap<String, served::Served>,
 }
 
 #[derive(goldenscript::Command)]
@@ -41,6 +46,8 @@ enum Command {
     Catalog(String),
     /// Makes the order group's kept directory.
     Order(String),
+    /// Shows the log of a directory as its daemon does, from now on. Later changes of the directory are not allowed.
+    Serve(String),
     /// `quire wal` with these words. `to` names a file that gets its output.
     Wal {
         words: String,
@@ -49,6 +56,20 @@ enum Command {
         #[arg(key)]
         from: Option<String>,
     },
+    /// `quire` with these words. With `random` the state has ids that were drawn, and its hash is not shown.
+    Quire {
+        words: String,
+        #[arg(key, optional)]
+        random: bool,
+    },
+    /// Flips a bit of a file, counted in bytes from its end if negative.
+    FlipFile {
+        file: String,
+        #[arg(key)]
+        byte: i64,
+    },
+    /// The names in a directory.
+    Names(String),
     /// Flips a bit of a record.
     Flip {
         dir: String,
@@ -120,18 +141,49 @@ impl Runner {
         self.directory.path().join(name)
     }
 
+    /// What the tool said, and how it ended.
+    fn say(&self, output: &Output) -> Result<String, Box<dyn Error>> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map(|text| self.named(&text));
+        let mut said = dated(&seconds_hidden(&text(&output.stdout)?));
+        for line in text(&output.stderr)?.lines() {
+            writeln!(said, "stderr: {line}")?;
+        }
+        let code = output.status.code().ok_or(format!("{}", output.status))?;
+        writeln!(said, "exit {code}")?;
+        Ok(said)
+    }
+
+    /// The text with the names of URLs, which are others in every run.
+    fn named(&self, text: &str) -> String {
+        let named = |text: String, (dir, served): (&String, &served::Served)| {
+            text.replace(&served.url(), &format!("@{dir}"))
+        };
+        self.served.iter().fold(text.to_owned(), named)
+    }
+
     /// Runs the tool in the directory of the script.
-    fn wal(&self, words: &str, from: Option<&str>) -> Output {
+    fn quire(&self, words: &str, from: Option<&str>) -> Output {
         let stdin =
             from.map_or_else(Stdio::null, |from| std::fs::File::open(self.path(from)).unwrap().into());
-        let mut process = quire(words);
+        let words = self.served.iter().fold(words.to_owned(), |words, (dir, served)| {
+            words
+                .split(' ')
+                .map(|word| if word.strip_prefix('@') == Some(dir) { served.url() } else { word.into() })
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        let mut process = command(&words);
         process.current_dir(self.directory.path()).stdin(stdin).output().unwrap()
     }
 }
 
 fn quire(words: &str) -> Process {
+    command(&format!("wal {words}"))
+}
+
+fn command(words: &str) -> Process {
     let mut process = Process::new(env!("CARGO_BIN_EXE_quire"));
-    process.arg("wal").args(words.split(' ')).env_clear();
+    process.args(words.split(' ')).env_clear();
     process
 }
 
@@ -143,17 +195,37 @@ impl goldenscript::Runner for Runner {
         match command {
             Command::Catalog(dir) => kept::catalog(&self.path(dir)),
             Command::Order(dir) => kept::order(&self.path(dir)),
+            Command::Serve(dir) => {
+                self.served.insert(dir.clone(), served::Served::start(&self.path(dir), None));
+            }
+            Command::Quire { words, random } => {
+                said = self.say(&self.quire(words, None))?;
+                if *random {
+                    said = hashes_hidden(&said);
+                }
+            }
             Command::Wal { words, to, from } => {
-                let output = self.wal(words, from.as_deref());
-                match to {
-                    Some(file) => std::fs::write(self.path(file), &output.stdout)?,
-                    None => said.push_str(&seconds_hidden(&String::from_utf8(output.stdout)?)),
+                let mut output = self.quire(&format!("wal {words}"), from.as_deref());
+                if let Some(file) = to {
+                    std::fs::write(self.path(file), std::mem::take(&mut output.stdout))?;
                 }
-                for line in String::from_utf8(output.stderr)?.lines() {
-                    writeln!(said, "stderr: {line}")?;
+                said = self.say(&output)?;
+            }
+            Command::FlipFile { file, byte } => {
+                let mut bytes = std::fs::read(self.path(file))?;
+                let length = i64::try_from(bytes.len())?;
+                let at = if *byte < 0 { length + byte } else { *byte };
+                bytes[usize::try_from(at)?] ^= 1;
+                std::fs::write(self.path(file), bytes)?;
+            }
+            Command::Names(dir) => {
+                let names = std::fs::read_dir(self.path(dir))?;
+                let mut names =
+                    names.map(|file| file.map(|file| file.file_name())).collect::<Result<Vec<_>, _>>()?;
+                names.sort();
+                for name in names {
+                    writeln!(said, "{}", name.to_string_lossy())?;
                 }
-                let code = output.status.code().ok_or(format!("{}", output.status))?;
-                writeln!(said, "exit {code}")?;
             }
             Command::Flip { dir, index, bit } => {
                 kept::change_record(&self.path(dir), *index, |record| record[bit / 8] ^= 1 << (bit % 8));
@@ -232,6 +304,40 @@ impl goldenscript::Runner for Runner {
     }
 }
 
+/// Times that are those of the run, not of the kept logs, are shown as one that stays.
+fn dated(text: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("20") {
+        let (before, time) = rest.split_at(at);
+        shown.push_str(before);
+        let length = time.find('Z').filter(|length| *length == TIME.len() - 1).map_or(0, |length| length + 1);
+        let is_time = length > 0 && time.as_bytes()[10] == b'T' && !time.starts_with("2026-11-23T12:0");
+        if is_time {
+            shown.push_str(TIME);
+            rest = &time[length..];
+        } else {
+            shown.push_str(&time[..1]);
+            rest = &time[1..];
+        }
+    }
+    shown + rest
+}
+
+/// See `dated`.
+const TIME: &str = "2026-11-24T03:00:00.000Z";
+
+/// The text with `H` for every word that is a hash of a state.
+fn hashes_hidden(text: &str) -> String {
+    let is_hash = |word: &str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut shown = String::new();
+    for word in text.split_inclusive([' ', '\n']) {
+        let bare = word.trim_end();
+        shown += &(if is_hash(bare) { word.replace(bare, "H") } else { word.to_owned() });
+    }
+    shown
+}
+
 /// Times that a step took are another on every run.
 fn seconds_hidden(text: &str) -> String {
     let mut shown = String::new();
@@ -254,34 +360,82 @@ fn large(entries: u64) -> TempDir {
     directory
 }
 
+/// Where the daemon of `catalog-123` is in the document.
+const DOCUMENTED_URL: &str = "http://127.0.0.1:5001";
+
 /// The commands in the document say what it shows. `UPDATE_GOLDENFILES=1` writes what they say into it.
 #[test]
 fn the_document_shows_what_the_commands_say() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wal-cli.md");
-    let written = std::fs::read_to_string(path).unwrap();
+    assert!(documented("wal-cli.md", "# quire wal") >= 12);
+}
+
+/// The same of the story of a backup, some damage and a restore.
+#[test]
+fn the_story_of_a_restore_is_what_the_commands_say() {
+    assert!(documented("operations.md", "## Backup") >= 8);
+}
+
+/// As `docs/operations.md` says: another group each time, and the same incarnation.
+#[test]
+fn a_backup_that_is_restored_twice() {
     let directory = tempfile::tempdir().unwrap();
     kept::documented(directory.path());
+    let run = |words: &str| {
+        let output = command(words).current_dir(directory.path()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words}: {stderr}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    run("backup monday catalog-123 order-1 --json");
+    let [first, second] =
+        ["first", "second"].map(|to| run(&format!("restore monday --data-dir {to} --json")));
+    for same in ["/incarnation", "/next_order", "/through", "/catalog/restored_hash", "/order/state_hash"] {
+        assert!(!first.pointer(same).unwrap().is_null(), "{first}");
+        assert_eq!(first.pointer(same), second.pointer(same), "{same}");
+    }
+    for other in ["/catalog/cluster", "/order/cluster"] {
+        assert_ne!(first.pointer(other).unwrap(), second.pointer(other).unwrap(), "{other}");
+    }
+    let identity =
+        |to: &str| std::fs::read_to_string(directory.path().join(to).join("catalog-123/identity.json"));
+    assert_ne!(identity("first").unwrap(), identity("second").unwrap(), "directories have ids of their own");
+}
+
+/// Runs the commands of a document, from the heading that begins with `from` to the next of its rank, in one directory, and
+/// compares what it shows; says how many there were.
+fn documented(document: &str, from: &str) -> usize {
+    let path = format!("{}/../../docs/{document}", env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(&path).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    kept::documented(directory.path());
+    let daemon = served::Served::start(&directory.path().join("catalog-123"), None);
     let (mut now, mut ran, mut lines) = (String::new(), 0, written.lines().peekable());
-    let mut in_console = false;
+    let (mut in_console, mut inside) = (false, false);
+    let rank = from.split(' ').next().unwrap();
     while let Some(line) = lines.next() {
         writeln!(now, "{line}").unwrap();
+        if !in_console && line.split(' ').next() == Some(rank) {
+            inside = line.starts_with(from);
+        }
         in_console = if line.starts_with("```") { line == "```console" } else { in_console };
-        let Some(command) = line.strip_prefix("$ ").filter(|_| in_console) else { continue };
+        let Some(command) = line.strip_prefix("$ ").filter(|_| in_console && inside) else { continue };
         while lines.next_if(|line| !line.starts_with("$ ") && !line.starts_with("```")).is_some() {}
         // A shell, because some are piped.
         let bin = Path::new(env!("CARGO_BIN_EXE_quire")).parent().unwrap().display().to_string();
         let mut shell = Process::new("sh");
-        shell.args(["-c", &format!("{command} 2>&1")]).env("PATH", format!("{bin}:/usr/bin:/bin"));
+        let here = command.replace(DOCUMENTED_URL, &daemon.url());
+        shell.args(["-c", &format!("{{ {here}; }} 2>&1")]).env("PATH", format!("{bin}:/usr/bin:/bin"));
         let output = shell.current_dir(directory.path()).output().unwrap();
-        now.push_str(&String::from_utf8(output.stdout).unwrap());
+        let said = String::from_utf8(output.stdout).unwrap().replace(&daemon.url(), DOCUMENTED_URL);
+        now.push_str(&dated(&said));
         ran += 1;
     }
     if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
-        std::fs::write(path, now).unwrap();
+        std::fs::write(&path, now).unwrap();
     } else {
-        assert!(now == written, "docs/wal-cli.md shows\n{written}\nthe commands say\n{now}");
+        assert!(now == written, "docs/{document} shows\n{written}\nthe commands say\n{now}");
     }
-    assert!(ran >= 12, "{ran} commands in docs/wal-cli.md");
+    ran
 }
 
 /// `quire wal list | head`: no message, no failure.
@@ -335,6 +489,28 @@ fn a_store_whose_pages_are_damaged() {
     std::fs::write(path.join("data.mdb"), &whole[..8192]).unwrap();
     let output = quire("verify A").current_dir(directory.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(65), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A doctor that meets such a store says so, and ends with a code of its own.
+#[test]
+fn a_doctor_survives_a_damaged_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalog-123");
+    kept::catalog(&path);
+    let settings = "doctor --json --timeout-ms 200 catalog --process-id 123 --all-ids 123 --data-dir . \
+                    --all-hostnames 127.0.0.1:1:2";
+    let settings = settings.split_whitespace().collect::<Vec<_>>().join(" ");
+    let doctor = || command(&settings).current_dir(directory.path()).output().unwrap();
+    let whole = String::from_utf8(doctor().stdout).unwrap();
+    assert!(whole.contains("0 MiB of 64 GiB in use (0 %)"), "{whole}");
+    let bytes = std::fs::read(path.join("data.mdb")).unwrap();
+    for (name, damaged) in [("cut", bytes[..8192].to_vec()), ("other bytes", vec![b'x'; bytes.len()])] {
+        std::fs::write(path.join("data.mdb"), damaged).unwrap();
+        let output = doctor();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(matches!(output.status.code(), Some(1 | 65)), "{name}: {said}");
+        assert!(said.contains("damaged") || said.contains("cannot be looked at"), "{name}: {said}");
+    }
 }
 
 /// Entries that come are shown, and when the end of the log is replaced, that as well.
@@ -410,7 +586,7 @@ fn directories_that_cannot_be_read() {
     fails("list A --kind record", 64, "sell");
     fails("list A --since yesterday", 64, "10m");
     fails("diff A O", 64, "order");
-    fails("diff A A", 64, "same directory");
+    fails("diff A A", 64, "the same replica");
     fails("blame O book 1", 64, "catalog");
     fails("tail A --order 1", 64, "wal list --order");
     fails("show A 99", 1, "1..=16");
@@ -418,6 +594,6 @@ fn directories_that_cannot_be_read() {
     fails("at A 16", 1, "not committed");
     fails("blame A book 99", 1, "no book 99");
     fails("replay nowhere -", 74, "nowhere");
-    fails("list", 64, "DIR");
+    fails("list", 64, "REPLICA");
     assert!(Path::new(env!("CARGO_BIN_EXE_quire")).exists());
 }

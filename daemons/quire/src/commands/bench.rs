@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use http::Uri;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kit::exit::{Exit, Failure};
+use kit::settings::AdminClientSettings;
 use uuid::Uuid;
 
 use self::check::{Books, Check};
@@ -81,6 +82,9 @@ pub(crate) struct BenchSettings {
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
+    /// What restocking may need.
+    #[command(flatten)]
+    admin: AdminClientSettings,
 }
 
 /// Numbers of books, in the order given.
@@ -98,7 +102,7 @@ struct Target {
 /// Run the load and print what came of it.
 pub(crate) fn run(settings: BenchSettings) -> Result<Exit, Failure> {
     let target = Target::resolve(&settings.url)?;
-    let client = Client::new(ASK_LIMIT);
+    let client = Client::new(ASK_LIMIT).with_token(settings.admin.token()?);
     client.get(&settings.url).map_err(|error| {
         Failure::new(
             Exit::Unavailable,

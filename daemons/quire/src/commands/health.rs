@@ -42,13 +42,13 @@ enum Whom {
 /// Ask once.
 pub(crate) fn run(settings: HealthSettings) -> Result<Exit, Failure> {
     let base = match &settings.whom {
-        Whom::Catalog(catalog) => here(catalog.validate()?.api),
-        Whom::Order(order) => here(order.validate()?.api),
-        Whom::Frontend(frontend) => here(frontend.validate()?.api),
+        Whom::Catalog(catalog) => here(catalog.validate()?.api, catalog.common.speaks_tls()?),
+        Whom::Order(order) => here(order.validate()?.api, order.common.speaks_tls()?),
+        Whom::Frontend(frontend) => here(frontend.validate()?.api, frontend.common.speaks_tls()?),
         Whom::At { url } => url.trim_end_matches('/').to_owned(),
     };
     let url = format!("{base}/{}", if settings.live { "livez" } else { "readyz" });
-    let answer = Client::new(Duration::from_millis(settings.timeout_ms))
+    let answer = Client::probing(Duration::from_millis(settings.timeout_ms))
         .get(&url)
         .map_err(|error| Failure::new(Exit::Unavailable, error))?;
     if answer.status == 200 {
@@ -60,13 +60,14 @@ pub(crate) fn run(settings: HealthSettings) -> Result<Exit, Failure> {
 }
 
 /// A daemon that listens on all addresses is asked on loopback.
-fn here(api: SocketAddr) -> String {
+fn here(api: SocketAddr, tls: bool) -> String {
     let ip = match api.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("http://{}", SocketAddr::new(ip, api.port()))
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, api.port()))
 }
 
 #[cfg(test)]
@@ -80,7 +81,8 @@ mod tests {
             ("[::]:5004", "http://[::1]:5004"),
             ("10.1.2.3:5002", "http://10.1.2.3:5002"),
         ] {
-            assert_eq!(here(api.parse().unwrap()), want);
+            assert_eq!(here(api.parse().unwrap(), true), want.replace("http", "https"));
+            assert_eq!(here(api.parse().unwrap(), false), want);
         }
     }
 }

@@ -8,8 +8,9 @@ use super::Daemon;
 
 pub(crate) fn run(daemon: Daemon<OrderSettings>) -> Result<Exit, Failure> {
     let config = daemon.settings.validate()?;
-    logging::start(config.log_level);
+    let access = daemon.settings.common.access()?;
+    logging::start(config.log_level, config.log_format);
     let stop = daemon.prepare()?;
-    ::order::daemon::run(config, stop)?;
+    ::order::daemon::run(config, access, stop)?;
     Ok(Exit::Ok)
 }

@@ -3,7 +3,7 @@
 //! Starts all daemons, of which there are seven unless more front ends are asked for, as children of this process, keeps them running, and ends them in order. Everything that
 //! can be wrong before a child runs (the directory, another `up`, a port) is looked at first and said in one line.
 
-mod cluster;
+pub(crate) mod cluster;
 mod supervisor;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use clap::builder::RangedI64ValueParser;
 use clap::{Args, CommandFactory};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use kit::exit::{Exit, Failure};
 use kit::lifecycle::Stop;
+use kit::settings::SECRET_VARIABLES;
 
-use self::cluster::{Daemon, FRONTENDS_MAX, Role, daemons};
+use self::cluster::{Daemon, Role, daemons, front_ends};
 use self::supervisor::{Spec, Supervisor};
 use super::client::Client;
 
@@ -75,10 +75,6 @@ pub(crate) fn run(settings: UpSettings) -> Result<Exit, Failure> {
         }
     });
     outcome.map(|()| Exit::Ok)
-}
-
-fn front_ends() -> RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(1..=i64::from(FRONTENDS_MAX))
 }
 
 /// The data directory, made and absolute.
@@ -157,7 +153,8 @@ fn check_ports(daemons: &[Daemon]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the children are started: this executable, with nothing of our settings in their environment.
+/// How the children are started: this executable, with nothing of our settings in their environment but keys and tokens,
+/// which are never on a command line.
 fn specs(daemons: &[Daemon], data_dir: &Path, log_level: &str) -> Result<Vec<Spec>, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Internal, format!("cannot find this executable: {error}")))?;
@@ -169,8 +166,9 @@ fn specs(daemons: &[Daemon], data_dir: &Path, log_level: &str) -> Result<Vec<Spe
     })?;
     let cli = super::Cli::command();
     let settings = cli.get_subcommands().flat_map(|command| command.get_arguments());
-    let variables: Vec<_> =
-        settings.filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned)).collect();
+    let secret = |variable: &str| SECRET_VARIABLES.iter().any(|secret| variable.starts_with(secret));
+    let variables = settings.filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned));
+    let variables: Vec<_> = variables.filter(|variable| !secret(variable)).collect();
     let spec = |daemon: &Daemon| Spec {
         title: daemon.title(),
         program: program.clone(),

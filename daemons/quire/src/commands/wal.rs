@@ -1,24 +1,26 @@
-//! `quire wal`: a replica's log, read from its data directory, also while its daemon runs.
+//! `quire wal`: a replica's log, read from its data directory, also while its daemon runs, or from its daemon.
 //!
-//! Nothing here writes to the directory or takes its lock. What a record is, `::wal::inspect` knows; what an entry means, the
+//! Nothing here writes to a directory or takes its lock. What a record is, `::wal::inspect` knows; what an entry means, the
 //! catalog and the order book know (`machine::describe`). `docs/wal-cli.md` has every command with its output, and the
 //! schema of the JSON.
 
 mod at;
+pub(super) mod bar;
 mod blame;
 mod diff;
-mod entries;
+pub(super) mod entries;
 mod export;
-mod filter;
-mod group;
-mod guard;
+pub(super) mod filter;
+pub(super) mod group;
+pub(super) mod guard;
 mod list;
-mod out;
+pub(super) mod out;
+pub(super) mod remote;
 mod replay;
 mod show;
 mod stat;
 mod tail;
-mod verify;
+pub(super) mod verify;
 
 use clap::{Args, Subcommand};
 use kit::exit::{Exit, Failure};
@@ -27,12 +29,13 @@ use self::out::Stop;
 
 /// What `quire wal --help` ends with.
 pub(super) const HELP: &str = "\
-DIR is the data directory of one replica, for example data/catalog-123. Its daemon may be running: it is only read, \
-in short transactions, and not locked. Every command takes --json: one object a line, of the schema quire.wal/1 \
+REPLICA is the data directory of one, for example data/catalog-123, or the URL of its daemon's API, for example \
+http://127.0.0.1:5001. Of a directory the daemon may be running: it is only read, in short transactions, and not \
+locked. A daemon shows its log to administrators only. Every command takes --json: one object a line, of the schema quire.wal/1 \
 (docs/wal-cli.md).
 
-Exit codes: 0 done, 1 there is no such entry, or the logs differ, 65 damaged: the entry is named, 74 it cannot be read, \
-77 not allowed, 78 no data directory of this release.";
+Exit codes: 0 done, 1 there is no such entry, or the logs differ, 65 damaged: the entry is named, 69 nothing answers at \
+the URL, 74 it cannot be read, 77 not allowed, 78 no data directory or daemon of this release.";
 
 /// Flags of `quire wal`.
 #[derive(Debug, Args)]

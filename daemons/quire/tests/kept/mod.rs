@@ -180,6 +180,11 @@ impl<M: StateMachine> Writer<M> {
     }
 }
 
+/// Opens a directory's store as its daemon would.
+pub(crate) fn store(path: &Path) -> Lmdb {
+    open(path, tables(path))
+}
+
 fn open(path: &Path, tables: &[Table]) -> Lmdb {
     let tables: Vec<Table> = [LOG, META].iter().chain(tables).copied().collect();
     Lmdb::open(path, &tables, MAP_BYTES).unwrap()

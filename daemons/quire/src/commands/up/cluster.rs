@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use clap::builder::RangedI64ValueParser;
 use kit::settings::PEER_PORT_OFFSET;
 
 /// Ids and API ports of the catalog replicas, as in the reference.
@@ -13,7 +14,7 @@ const ORDER: [(u64, u16); 3] = [(1, 5007), (2, 5006), (3, 5005)];
 const FRONTEND: u16 = 5004;
 /// API port of the second front end; the next ones follow it.
 const MORE_FRONTENDS: u16 = 5008;
-/// Most front ends beside each other: far more than one machine has cores for.
+/// Most front ends beside each other: far more than one machine has cores for. A command line that wants more is refused.
 pub(crate) const FRONTENDS_MAX: u16 = 8;
 
 /// What a daemon is.
@@ -35,6 +36,11 @@ pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) port: u16,
     pub(crate) peer_port: u16,
+}
+
+/// What `--front-ends` takes: 1 to `FRONTENDS_MAX`.
+pub(crate) fn front_ends() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=i64::from(FRONTENDS_MAX))
 }
 
 /// All of them, with 1 to `FRONTENDS_MAX` front ends, in the order in which they are started and shown.

@@ -1,7 +1,5 @@
 //! `quire wal at`: the state as it was after an entry, by a replay.
 
-use std::path::PathBuf;
-
 use ::wal::View;
 use ::wal::inspect::Bounds;
 use ::wal::meta::Applied;
@@ -12,7 +10,7 @@ use kit::exit::Exit;
 use serde::Serialize;
 
 use super::entries::{Entries, Line, Shown};
-use super::group::{Opened, Player};
+use super::group::{Opened, Player, ReplicaSettings};
 use super::out::{Out, Stop, money, time};
 use super::show::absent;
 
@@ -22,8 +20,9 @@ const ORDERS_SHOWN: u64 = 20;
 /// Flags of `quire wal at`.
 #[derive(Debug, Args)]
 pub(super) struct AtSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// Index of the entry after which to look
     index: u64,
     /// JSON: one object for the state, then one for each book or order
@@ -32,7 +31,7 @@ pub(super) struct AtSettings {
 }
 
 pub(super) fn run(settings: &AtSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let bounds = opened.bounds()?;
     let (player, line) = replay_to(&opened, &bounds, settings.index, &mut |_, _| Ok(()))?;
     let mut out = Out::new();

@@ -1,7 +1,5 @@
 //! `quire wal blame`: who set each field of a book, when, and by which request.
 
-use std::path::PathBuf;
-
 use api::catalog::{Answer, Book, Query};
 use clap::{Args, ValueEnum};
 use kit::exit::Exit;
@@ -9,14 +7,15 @@ use serde::Serialize;
 
 use super::at::replay_to;
 use super::entries::Line;
-use super::group::{Group, Meaning, Opened, Player};
+use super::group::{Group, Meaning, Player, ReplicaSettings};
 use super::out::{Out, Stop, money, time};
 
 /// Flags of `quire wal blame`.
 #[derive(Debug, Args)]
 pub(super) struct BlameSettings {
-    /// Data directory of a catalog replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// What to look at
     what: What,
     /// Its number
@@ -62,7 +61,7 @@ const FIELDS: [Field; 4] = [
 ];
 
 pub(super) fn run(settings: &BlameSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let path = opened.path.display();
     let What::Book = settings.what;
     if opened.group != Group::Catalog {

@@ -7,19 +7,26 @@ use ::wal::entry::{self, Chain};
 use ::wal::inspect::{self, Bounds, Difference, SideError};
 use clap::Args;
 use kit::exit::Exit;
+use kit::settings::ApiClientSettings;
 use serde::Serialize;
 
 use super::entries::{self, Shown, ShownFields};
 use super::group::Opened;
 use super::out::{Out, Stop};
 
+/// Times that two logs are compared of which one changes meanwhile.
+const TRIES: u32 = 5;
+
 /// Flags of `quire wal diff`.
 #[derive(Debug, Args)]
 pub(super) struct DiffSettings {
-    /// Data directory of a replica
+    /// Data directory of a replica, or URL of its daemon
     a: PathBuf,
-    /// Data directory of another one
+    /// The same of another one
     b: PathBuf,
+    /// For daemons that are named by URL.
+    #[command(flatten)]
+    client: ApiClientSettings,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -55,25 +62,50 @@ struct Answer<'l> {
 }
 
 pub(super) fn run(settings: &DiffSettings) -> Result<Exit, Stop> {
-    let canonical = |path: &PathBuf| path.canonicalize().ok();
-    if canonical(&settings.a).is_some_and(|a| Some(a) == canonical(&settings.b)) {
+    let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    if canonical(&settings.a) == canonical(&settings.b) {
         let (a, b) = (settings.a.display(), settings.b.display());
-        return Err(Stop::new(Exit::Usage, format!("{a} and {b} are the same directory; give two")));
+        return Err(Stop::new(Exit::Usage, format!("{a} and {b} are the same replica; give two")));
     }
-    let opened = [Opened::new(&settings.a)?, Opened::new(&settings.b)?];
+    let opened = [Opened::new(&settings.a, &settings.client)?, Opened::new(&settings.b, &settings.client)?];
     if opened[0].group != opened[1].group {
         let of =
             |opened: &Opened| format!("{} is of a {} replica", opened.path.display(), opened.identity().role);
         let (a, b) = (of(&opened[0]), of(&opened[1]));
         return Err(Stop::new(Exit::Usage, format!("{a}, {b}; give two of one group")));
     }
-    let bounds = [opened[0].bounds()?, opened[1].bounds()?];
-    let difference = inspect::diff([opened[0].source(), opened[1].source()])
-        .map_err(|SideError { side, error }| opened[side].failed(error))?;
+    let (bounds, difference) = compare(&opened)?;
     let mut out = Out::new();
     let exit = tell(&mut out, settings.json, &opened, &bounds, difference)?;
     out.flush()?;
     Ok(exit)
+}
+
+/// Compares the two. The end of a log that is read from a daemon may be replaced meanwhile: then they are compared again.
+fn compare(opened: &[Opened; 2]) -> Result<([Bounds; 2], Difference), Stop> {
+    let look = || Ok::<_, Stop>([opened[0].bounds()?, opened[1].bounds()?]);
+    let mut bounds = look()?;
+    let mut tries = TRIES;
+    loop {
+        let difference = inspect::diff([opened[0].source(), opened[1].source()])
+            .map_err(|SideError { side, error }| opened[side].failed(error));
+        let settled = bounds.iter().map(|bounds| bounds.hard.commit).min().unwrap_or(0);
+        let is_sure = match &difference {
+            Ok(Difference::At { index, .. }) => *index <= settled,
+            Ok(_) => true,
+            Err(_) => false,
+        };
+        tries -= 1;
+        if is_sure || tries == 0 || opened.iter().all(|opened| !opened.is_remote()) {
+            return Ok((bounds, difference?));
+        }
+        let now = look()?;
+        let same = |a: &Bounds, b: &Bounds| (a.last, a.hard.term) == (b.last, b.hard.term);
+        if bounds.iter().zip(&now).all(|(before, now)| same(before, now)) {
+            return Ok((bounds, difference?));
+        }
+        bounds = now;
+    }
 }
 
 fn tell(

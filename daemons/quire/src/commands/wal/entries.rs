@@ -9,7 +9,7 @@ use super::group::{Effect, Group, Meaning, Opened, Player};
 use super::out::{Out, Stop, time};
 
 /// A place of the log that can be shown.
-pub(super) enum Shown {
+pub(in crate::commands) enum Shown {
     /// An entry.
     Entry(Box<Line>),
     /// Damage.
@@ -22,18 +22,18 @@ pub(super) enum Shown {
 }
 
 /// An entry with all that is known of it.
-pub(super) struct Line {
-    pub(super) entry: Entry,
-    pub(super) group: Group,
-    pub(super) meaning: Meaning,
-    pub(super) effect: Option<Effect>,
-    pub(super) committed: bool,
-    pub(super) checksum: u32,
-    pub(super) chain: Chain,
+pub(in crate::commands) struct Line {
+    pub(in crate::commands) entry: Entry,
+    pub(in crate::commands) group: Group,
+    pub(in crate::commands) meaning: Meaning,
+    pub(in crate::commands) effect: Option<Effect>,
+    pub(in crate::commands) committed: bool,
+    pub(in crate::commands) checksum: u32,
+    pub(in crate::commands) chain: Chain,
 }
 
 /// Walks through a log and decodes it.
-pub(super) struct Entries<'o> {
+pub(in crate::commands) struct Entries<'o> {
     opened: &'o Opened,
     walk: Walk<'o>,
     from: u64,
@@ -43,7 +43,7 @@ pub(super) struct Entries<'o> {
 
 impl<'o> Entries<'o> {
     /// The entries from `from` through `to`; with what became of them, if `effects`, for which the log is replayed.
-    pub(super) fn new(
+    pub(in crate::commands) fn new(
         opened: &'o Opened,
         bounds: &Bounds,
         (from, to): (u64, u64),
@@ -56,7 +56,7 @@ impl<'o> Entries<'o> {
     }
 
     /// The next one that is wanted.
-    pub(super) fn next(&mut self) -> Result<Option<Shown>, Stop> {
+    pub(in crate::commands) fn next(&mut self) -> Result<Option<Shown>, Stop> {
         loop {
             let Some(found) = self.walk.advance().map_err(|error| self.opened.failed(error))? else {
                 return Ok(None);
@@ -79,12 +79,12 @@ impl<'o> Entries<'o> {
 
 impl Entries<'_> {
     /// The replay, as far as it is; `None` if there is none, or after damage.
-    pub(super) fn player(&self) -> Option<&Player> {
+    pub(in crate::commands) fn player(&self) -> Option<&Player> {
         self.player.as_ref()
     }
 
     /// The same, for good.
-    pub(super) fn into_player(self) -> Option<Player> {
+    pub(in crate::commands) fn into_player(self) -> Option<Player> {
         self.player
     }
 }
@@ -93,7 +93,7 @@ impl Entries<'_> {
 ///
 /// # Errors
 /// When the entry is unknown to this binary.
-pub(super) fn decode(
+pub(in crate::commands) fn decode(
     group: Group,
     found: Found<'_>,
     commit: u64,
@@ -125,7 +125,7 @@ pub(super) fn decode(
 
 /// An entry in the schema.
 #[derive(Serialize)]
-pub(super) struct Fields<'l> {
+pub(in crate::commands) struct Fields<'l> {
     index: u64,
     term: u64,
     time: Option<String>,
@@ -148,7 +148,7 @@ pub(super) struct Fields<'l> {
 
 /// Damage in the schema.
 #[derive(Serialize)]
-pub(super) struct Damage<'d> {
+pub(in crate::commands) struct Damage<'d> {
     index: u64,
     damage: &'d str,
 }
@@ -156,13 +156,13 @@ pub(super) struct Damage<'d> {
 /// Either of them in the schema.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum ShownFields<'l> {
+pub(in crate::commands) enum ShownFields<'l> {
     Entry(Box<Fields<'l>>),
     Damage(Damage<'l>),
 }
 
 /// A place in the schema, with the payload in hex.
-pub(super) fn shown_fields(shown: &Shown) -> ShownFields<'_> {
+pub(in crate::commands) fn shown_fields(shown: &Shown) -> ShownFields<'_> {
     match shown {
         Shown::Entry(line) => ShownFields::Entry(Box::new(line.fields(true))),
         Shown::Damage { index, what } => ShownFields::Damage(Damage { index: *index, damage: what }),
@@ -171,7 +171,7 @@ pub(super) fn shown_fields(shown: &Shown) -> ShownFields<'_> {
 
 impl Line {
     /// In the schema, with the payload in hex if it is asked for.
-    pub(super) fn fields(&self, payload: bool) -> Fields<'_> {
+    pub(in crate::commands) fn fields(&self, payload: bool) -> Fields<'_> {
         let Entry { index, term, stamp, class, command } = &self.entry;
         Fields {
             index: *index,
@@ -194,13 +194,13 @@ impl Line {
     }
 
     /// The word for its kind.
-    pub(super) fn kind(&self) -> String {
+    pub(in crate::commands) fn kind(&self) -> String {
         self.group.kind(self.entry.class, self.entry.command.kind)
     }
 }
 
 /// The word for a class.
-pub(super) fn class_word(class: Class) -> &'static str {
+pub(in crate::commands) fn class_word(class: Class) -> &'static str {
     match class {
         Class::Normal => "normal",
         Class::Membership => "membership",
@@ -208,17 +208,17 @@ pub(super) fn class_word(class: Class) -> &'static str {
 }
 
 /// The class that a word is for.
-pub(super) fn class_of(word: &str) -> Option<Class> {
+pub(in crate::commands) fn class_of(word: &str) -> Option<Class> {
     [Class::Normal, Class::Membership].into_iter().find(|class| class_word(*class) == word)
 }
 
 /// Prints the head of a list.
-pub(super) fn print_head(out: &mut Out) -> Result<(), Stop> {
+pub(in crate::commands) fn print_head(out: &mut Out) -> Result<(), Stop> {
     out.line(format_args!("{:>8}  {:>5}  {:<24}  {:<18}  COMMAND", "INDEX", "TERM", "TIME", "KIND"))
 }
 
 /// Prints one place as a line of a list, or in the schema.
-pub(super) fn print(out: &mut Out, shown: &Shown, json: bool) -> Result<(), Stop> {
+pub(in crate::commands) fn print(out: &mut Out, shown: &Shown, json: bool) -> Result<(), Stop> {
     match shown {
         Shown::Entry(line) if json => out.json("entry", &line.fields(false)),
         Shown::Damage { index, what } if json => out.json("damage", &Damage { index: *index, damage: what }),

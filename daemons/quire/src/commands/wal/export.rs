@@ -1,20 +1,19 @@
 //! `quire wal export`: the log as JSON lines, from which `quire wal replay` makes it again.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use kit::exit::Exit;
 use serde::{Deserialize, Serialize};
 
 use super::entries::{Entries, Shown};
-use super::group::Opened;
+use super::group::{Opened, ReplicaSettings};
 use super::out::{Out, Stop};
 
 /// Flags of `quire wal export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// First index; a replay needs 1
     #[arg(long, value_name = "INDEX")]
     from: Option<u64>,
@@ -42,7 +41,7 @@ pub(super) struct Head {
 }
 
 pub(super) fn run(settings: &ExportSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let bounds = opened.bounds()?;
     let first = settings.from.unwrap_or(0).max(bounds.first());
     let last = settings.to.unwrap_or(u64::MAX).min(bounds.hard.commit).min(bounds.last);

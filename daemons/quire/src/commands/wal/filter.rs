@@ -12,7 +12,7 @@ use super::out::Stop;
 
 /// Flags that choose entries; all that are given must hold.
 #[derive(Debug, Args)]
-pub(super) struct Filter {
+pub(in crate::commands) struct Filter {
     /// First index
     #[arg(long, value_name = "INDEX")]
     from: Option<u64>,
@@ -31,6 +31,9 @@ pub(super) struct Filter {
     /// With this idempotency key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    /// Of this trace: the 32 hexadecimal digits that a traceparent header has in the middle
+    #[arg(long, value_name = "TRACE")]
+    trace: Option<String>,
     /// Not before this time by the primary's wall clock: 2026-11-23T12:00:00Z, or how long ago: 10m
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<SystemTime>,
@@ -40,7 +43,7 @@ pub(super) struct Filter {
 }
 
 /// A time in RFC 3339, or how long ago.
-fn moment(text: &str) -> Result<SystemTime, String> {
+pub(in crate::commands) fn moment(text: &str) -> Result<SystemTime, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return SystemTime::now().checked_sub(ago).ok_or_else(|| "longer ago than time goes back".into());
     }
@@ -50,7 +53,7 @@ fn moment(text: &str) -> Result<SystemTime, String> {
 
 impl Filter {
     /// Checks what depends on the log.
-    pub(super) fn check(&self, group: Group) -> Result<(), Stop> {
+    pub(in crate::commands) fn check(&self, group: Group) -> Result<(), Stop> {
         let known: Vec<&str> = ["open-term", "voters"]
             .into_iter()
             .chain(group.kinds().iter().chain(&::wal::agreement::KINDS).map(|(_, word)| *word))
@@ -65,25 +68,25 @@ impl Filter {
     }
 
     /// First and last index, as far as they are wanted.
-    pub(super) fn range(&self, bounds: &Bounds) -> (u64, u64) {
+    pub(in crate::commands) fn range(&self, bounds: &Bounds) -> (u64, u64) {
         (self.from.unwrap_or(0).max(bounds.first()), self.to.unwrap_or(u64::MAX).min(bounds.last))
     }
 
     /// Whether only a replay can tell.
-    pub(super) fn needs_replay(&self, opened: &Opened) -> bool {
+    pub(in crate::commands) fn needs_replay(&self, opened: &Opened) -> bool {
         self.order.is_some() && opened.group == Group::Catalog
     }
 
     /// Whether everything that is asked for holds.
-    pub(super) fn takes(&self, line: &Line) -> bool {
+    pub(in crate::commands) fn takes(&self, line: &Line) -> bool {
         let effect = line.effect.as_ref();
         let sales = match &line.meaning {
             Meaning::Order(described) => described.sales.as_slice(),
             _ => &[],
         };
-        let (book, key) = match &line.meaning {
-            Meaning::Catalog(described) => (described.book(), described.key()),
-            _ => (None, None),
+        let (book, key, trace) = match &line.meaning {
+            Meaning::Catalog(described) => (described.book(), described.key(), described.trace()),
+            _ => (None, None, None),
         };
         let book = book.or_else(|| effect.and_then(|effect| effect.book()));
         let order = effect.and_then(|effect| effect.order());
@@ -92,6 +95,7 @@ impl Filter {
             && self.book.is_none_or(|wanted| book == Some(wanted) || sales.iter().any(|sale| sale.book == wanted))
             && self.order.is_none_or(|wanted| order == Some(wanted) || sales.iter().any(|sale| sale.order == wanted))
             && self.key.as_deref().is_none_or(|wanted| key == Some(wanted) || sales.iter().any(|sale| sale.key == wanted))
+            && self.trace.as_deref().is_none_or(|wanted| trace == Some(wanted))
             // The entry that opens a term has no time.
             && self.since.is_none_or(|since| wall_ms > 0 && wall(wall_ms) >= since)
             && self.until.is_none_or(|until| wall_ms > 0 && wall(wall_ms) <= until)

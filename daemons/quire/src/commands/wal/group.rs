@@ -9,16 +9,19 @@ use ::wal::meta::Applied;
 use ::wal::store::{Room, Source};
 use ::wal::{Entry, StateMachine, Table, agreement, level};
 use catalog::machine::{Catalog, describe as catalog_words};
+use clap::Args;
 use kit::exit::{Exit, Failure};
 use kit::group::{directory_failure, storage_failure};
+use kit::settings::ApiClientSettings;
 use order::machine::{Orders, describe as order_words};
 use serde::Serialize;
 
 use super::out::Stop;
+use super::remote::{self, Remote};
 
 /// Whose log it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
+pub(in crate::commands) enum Group {
     /// The catalog's.
     Catalog,
     /// The order book's.
@@ -32,7 +35,7 @@ const VOTERS: &str = "voters";
 
 impl Group {
     /// By its role.
-    pub(super) fn of(role: &str) -> Option<Group> {
+    pub(in crate::commands) fn of(role: &str) -> Option<Group> {
         match role.strip_suffix(REPLAYED).unwrap_or(role) {
             "catalog" => Some(Group::Catalog),
             "order" => Some(Group::Order),
@@ -41,7 +44,7 @@ impl Group {
     }
 
     /// Its role.
-    pub(super) fn role(self) -> &'static str {
+    pub(in crate::commands) fn role(self) -> &'static str {
         match self {
             Group::Catalog => "catalog",
             Group::Order => "order",
@@ -49,7 +52,7 @@ impl Group {
     }
 
     /// The tables of its state.
-    pub(super) fn tables(self) -> &'static [Table] {
+    pub(in crate::commands) fn tables(self) -> &'static [Table] {
         match self {
             Group::Catalog => Catalog.tables(),
             Group::Order => Orders.tables(),
@@ -57,7 +60,7 @@ impl Group {
     }
 
     /// Numbers and words of its kinds of commands.
-    pub(super) fn kinds(self) -> &'static [(u8, &'static str)] {
+    pub(in crate::commands) fn kinds(self) -> &'static [(u8, &'static str)] {
         match self {
             Group::Catalog => &catalog_words::KINDS,
             Group::Order => &order_words::KINDS,
@@ -65,7 +68,7 @@ impl Group {
     }
 
     /// The word for a kind.
-    pub(super) fn kind(self, class: Class, number: u8) -> String {
+    pub(in crate::commands) fn kind(self, class: Class, number: u8) -> String {
         match (class, number) {
             (Class::Membership, _) => VOTERS.into(),
             (Class::Normal, 0) => OPENS_TERM.into(),
@@ -77,7 +80,7 @@ impl Group {
     }
 
     /// What an entry says.
-    pub(super) fn meaning(self, entry: &Entry) -> ::wal::Result<Meaning> {
+    pub(in crate::commands) fn meaning(self, entry: &Entry) -> ::wal::Result<Meaning> {
         let described = match (entry.class, entry.command.kind, self) {
             (Class::Membership, ..) | (Class::Normal, 0, _) => return Ok(Meaning::Engine),
             (_, level::OWN_KINDS.., _) => agreement::describe(entry).map(Meaning::Log),
@@ -95,7 +98,7 @@ impl Group {
 /// What an entry says.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Meaning {
+pub(in crate::commands) enum Meaning {
     /// Nothing to a state machine.
     Engine,
     /// Something that this binary does not know.
@@ -123,7 +126,7 @@ impl std::fmt::Display for Meaning {
 /// What became of an entry when it was applied.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Effect {
+pub(in crate::commands) enum Effect {
     /// In the catalog.
     Catalog(catalog_words::Effect),
     /// In the order book.
@@ -141,7 +144,7 @@ impl std::fmt::Display for Effect {
 
 impl Effect {
     /// The order that it made, or told of again.
-    pub(super) fn order(&self) -> Option<u64> {
+    pub(in crate::commands) fn order(&self) -> Option<u64> {
         match self {
             Effect::Catalog(effect) => effect.order,
             Effect::Order(_) => None,
@@ -149,7 +152,7 @@ impl Effect {
     }
 
     /// The book that it was about.
-    pub(super) fn book(&self) -> Option<u64> {
+    pub(in crate::commands) fn book(&self) -> Option<u64> {
         match self {
             Effect::Catalog(effect) => effect.book,
             Effect::Order(_) => None,
@@ -158,7 +161,7 @@ impl Effect {
 }
 
 /// A replay of either group.
-pub(super) enum Player {
+pub(in crate::commands) enum Player {
     /// Of the catalog.
     Catalog(Box<Replay<Catalog>>),
     /// Of the order book.
@@ -167,7 +170,7 @@ pub(super) enum Player {
 
 impl Player {
     /// The state before the first entry.
-    pub(super) fn new(group: Group) -> Player {
+    pub(in crate::commands) fn new(group: Group) -> Player {
         match group {
             Group::Catalog => Player::Catalog(Box::new(Replay::new(Catalog))),
             Group::Order => Player::Order(Box::new(Replay::new(Orders))),
@@ -175,7 +178,7 @@ impl Player {
     }
 
     /// Applies the next entry.
-    pub(super) fn apply(&mut self, entry: &Entry) -> ::wal::Result<Option<Effect>> {
+    pub(in crate::commands) fn apply(&mut self, entry: &Entry) -> ::wal::Result<Option<Effect>> {
         Ok(match self {
             Player::Catalog(replay) => {
                 replay.apply(entry)?.map(|reply| Effect::Catalog(catalog_words::Effect::of(&reply)))
@@ -187,7 +190,7 @@ impl Player {
     }
 
     /// How far it is.
-    pub(super) fn applied(&self) -> Applied {
+    pub(in crate::commands) fn applied(&self) -> Applied {
         match self {
             Player::Catalog(replay) => replay.applied(),
             Player::Order(replay) => replay.applied(),
@@ -195,22 +198,47 @@ impl Player {
     }
 }
 
-/// A data directory that a command reads.
-pub(super) struct Opened {
-    pub(super) path: PathBuf,
-    pub(super) group: Group,
-    directory: Directory,
+/// Which replica a command reads.
+#[derive(Debug, Args)]
+pub(in crate::commands) struct ReplicaSettings {
+    /// Data directory of a replica, or URL of its daemon
+    #[arg(value_name = "REPLICA")]
+    dir: PathBuf,
+    /// For a daemon that is named by URL.
+    #[command(flatten)]
+    client: ApiClientSettings,
+}
+
+impl ReplicaSettings {
+    /// Opens it.
+    pub(in crate::commands) fn open(&self) -> Result<Opened, Stop> {
+        Opened::new(&self.dir, &self.client)
+    }
+}
+
+/// A replica's log that a command reads.
+pub(in crate::commands) struct Opened {
+    /// The directory or URL, as it was given.
+    pub(in crate::commands) path: PathBuf,
+    pub(in crate::commands) group: Group,
+    origin: Origin,
+}
+
+/// Where it is read from.
+enum Origin {
+    Directory(Box<Directory>),
+    Daemon(Box<Remote>),
 }
 
 impl Opened {
-    /// Opens the directory.
-    pub(super) fn new(path: &Path) -> Result<Opened, Stop> {
-        let tables = |identity: &Identity| Group::of(&identity.role).map_or(&[][..], Group::tables);
-        let directory = Directory::open(path, tables).map_err(|error| match error {
-            OpenError::Directory(error) => Stop::Failed(directory_failure(error)),
-            OpenError::Store(error) => failed(path, error),
-        })?;
-        let role = &directory.identity.role;
+    /// Opens the directory, or asks the daemon at this URL.
+    pub(in crate::commands) fn new(path: &Path, client: &ApiClientSettings) -> Result<Opened, Stop> {
+        let origin = match path.to_str().filter(|text| remote::is_url(text)) {
+            Some(url) => Origin::Daemon(Box::new(Remote::open(url, client)?)),
+            None => Origin::Directory(Box::new(directory(path)?)),
+        };
+        let mut opened = Opened { path: path.into(), group: Group::Catalog, origin };
+        let role = &opened.identity().role;
         let Some(group) = Group::of(role) else {
             let path = path.display();
             return Err(Stop::new(
@@ -220,36 +248,56 @@ impl Opened {
                 ),
             ));
         };
-        Ok(Opened { path: path.into(), group, directory })
+        opened.group = group;
+        Ok(opened)
+    }
+
+    /// Whether it is read from a daemon: then there are no tables but the log.
+    pub(in crate::commands) fn is_remote(&self) -> bool {
+        matches!(self.origin, Origin::Daemon(_))
     }
 
     /// Whose it is.
-    pub(super) fn identity(&self) -> &Identity {
-        &self.directory.identity
+    pub(in crate::commands) fn identity(&self) -> &Identity {
+        match &self.origin {
+            Origin::Directory(directory) => &directory.identity,
+            Origin::Daemon(daemon) => &daemon.identity,
+        }
     }
 
     /// For reading.
-    pub(super) fn source(&self) -> &dyn Source {
-        &self.directory
+    pub(in crate::commands) fn source(&self) -> &dyn Source {
+        match &self.origin {
+            Origin::Directory(directory) => &**directory,
+            Origin::Daemon(daemon) => &**daemon,
+        }
     }
 
     /// How full its store is.
-    pub(super) fn room(&self) -> Room {
-        self.directory.room()
+    pub(in crate::commands) fn room(&self) -> Room {
+        match &self.origin {
+            Origin::Directory(directory) => directory.room(),
+            Origin::Daemon(daemon) => daemon.room,
+        }
     }
 
     /// Where its log begins and ends.
-    pub(super) fn bounds(&self) -> Result<Bounds, Stop> {
+    pub(in crate::commands) fn bounds(&self) -> Result<Bounds, Stop> {
         inspect::bounds(self.source()).map_err(|error| self.failed(error))
     }
 
     /// How a command ends that met this error here.
-    pub(super) fn failed(&self, error: ::wal::Error) -> Stop {
-        failed(&self.path, error)
+    pub(in crate::commands) fn failed(&self, error: ::wal::Error) -> Stop {
+        match &self.origin {
+            Origin::Daemon(daemon) => {
+                daemon.take_failure().map_or_else(|| failed(&self.path, error), Stop::Failed)
+            }
+            Origin::Directory(_) => failed(&self.path, error),
+        }
     }
 
     /// A player at the beginning of this log, which must still have its first entry.
-    pub(super) fn player(&self, bounds: &Bounds) -> Result<Player, Stop> {
+    pub(in crate::commands) fn player(&self, bounds: &Bounds) -> Result<Player, Stop> {
         if bounds.start.index > 0 {
             let (path, first) = (self.path.display(), bounds.first());
             return Err(Stop::new(
@@ -261,6 +309,14 @@ impl Opened {
         }
         Ok(Player::new(self.group))
     }
+}
+
+fn directory(path: &Path) -> Result<Directory, Stop> {
+    let tables = |identity: &Identity| Group::of(&identity.role).map_or(&[][..], Group::tables);
+    Directory::open(path, tables).map_err(|error| match error {
+        OpenError::Directory(error) => Stop::Failed(directory_failure(error)),
+        OpenError::Store(error) => failed(path, error),
+    })
 }
 
 fn failed(path: &Path, error: ::wal::Error) -> Stop {

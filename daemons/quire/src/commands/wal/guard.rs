@@ -16,7 +16,7 @@ const SELF: &str = "/proc/self/exe";
 const BY_DAMAGE: [(i32, &str); 4] = [(4, "SIGILL"), (6, "SIGABRT"), (7, "SIGBUS"), (11, "SIGSEGV")];
 
 /// Does what this process was asked for in a child, and says how it ended.
-pub(super) fn run() -> Result<Exit, Failure> {
+pub(in crate::commands) fn run() -> Result<Exit, Failure> {
     let mut arguments = std::env::args_os().skip(1);
     let wal = arguments.next().into_iter();
     let mut child = Command::new(SELF);
@@ -41,6 +41,6 @@ pub(super) fn run() -> Result<Exit, Failure> {
 }
 
 /// Ties the child to its guard: when that is killed, the child is.
-pub(super) fn under(guard: u32) -> Result<(), Failure> {
+pub(in crate::commands) fn under(guard: u32) -> Result<(), Failure> {
     lifecycle::die_with(guard).map_err(|error| Failure::new(Exit::Internal, error.to_string()))
 }

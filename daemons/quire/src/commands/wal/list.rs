@@ -1,20 +1,19 @@
 //! `quire wal list`: entries, one a line.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use kit::exit::Exit;
 
 use super::entries::{self, Entries, Shown};
 use super::filter::Filter;
-use super::group::Opened;
+use super::group::ReplicaSettings;
 use super::out::{Out, Stop};
 
 /// Flags of `quire wal list`.
 #[derive(Debug, Args)]
 pub(super) struct ListSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     #[command(flatten)]
     filter: Filter,
     /// Say what became of each entry, by a replay from the first one
@@ -26,7 +25,7 @@ pub(super) struct ListSettings {
 }
 
 pub(super) fn run(settings: &ListSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let filter = &settings.filter;
     filter.check(opened.group)?;
     let bounds = opened.bounds()?;

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 /// Name and version of the JSON that all commands print. A field may be added to it; one that changes or goes makes a
 /// new version.
-pub(super) const SCHEMA: &str = "quire.wal/1";
+pub(in crate::commands) const SCHEMA: &str = "quire.wal/1";
 
 /// Why a command ends before its end.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(in crate::commands) enum Stop {
     /// Stdout was closed by whoever read it.
     NobodyReads,
     /// It failed.
@@ -27,7 +27,7 @@ impl From<Failure> for Stop {
 
 impl Stop {
     /// A failure of this kind.
-    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Stop {
+    pub(in crate::commands) fn new(exit: Exit, message: impl Into<String>) -> Stop {
         Stop::Failed(Failure::new(exit, message))
     }
 
@@ -40,7 +40,7 @@ impl Stop {
 }
 
 /// Stdout, buffered.
-pub(super) struct Out(BufWriter<StdoutLock<'static>>);
+pub(in crate::commands) struct Out(BufWriter<StdoutLock<'static>>);
 
 /// An object of the schema.
 #[derive(Serialize)]
@@ -53,39 +53,39 @@ struct Object<'o, T> {
 
 impl Out {
     /// Stdout, from now on ours.
-    pub(super) fn new() -> Out {
+    pub(in crate::commands) fn new() -> Out {
         Out(BufWriter::with_capacity(1 << 16, io::stdout().lock()))
     }
 
     /// One line.
-    pub(super) fn line(&mut self, line: impl Display) -> Result<(), Stop> {
+    pub(in crate::commands) fn line(&mut self, line: impl Display) -> Result<(), Stop> {
         writeln!(self.0, "{line}").map_err(|error| Stop::of_write(&error))
     }
 
     /// One line whose blanks at the end are cut, as tables have them.
-    pub(super) fn cut(&mut self, line: impl Display) -> Result<(), Stop> {
+    pub(in crate::commands) fn cut(&mut self, line: impl Display) -> Result<(), Stop> {
         self.line(line.to_string().trim_end())
     }
 
     /// One object of `type`.
-    pub(super) fn json<T: Serialize>(&mut self, r#type: &str, fields: &T) -> Result<(), Stop> {
+    pub(in crate::commands) fn json<T: Serialize>(&mut self, r#type: &str, fields: &T) -> Result<(), Stop> {
         let object = Object { schema: SCHEMA, r#type, fields };
         let written = serde_json::to_writer(&mut self.0, &object).map_err(io::Error::from);
         written.and_then(|()| self.0.write_all(b"\n")).map_err(|error| Stop::of_write(&error))
     }
 
     /// What was written so far is seen from now on.
-    pub(super) fn flush(&mut self) -> Result<(), Stop> {
+    pub(in crate::commands) fn flush(&mut self) -> Result<(), Stop> {
         self.0.flush().map_err(|error| Stop::of_write(&error))
     }
 }
 
 /// The wall clock's time, unless the entry has none: the engine's own entries have 0.
-pub(super) fn time(wall_ms: u64) -> Option<String> {
+pub(in crate::commands) fn time(wall_ms: u64) -> Option<String> {
     (wall_ms > 0).then(|| kit::answers::time(wall_ms))
 }
 
 /// Cents as people write money.
-pub(super) fn money(cents: u64) -> String {
+pub(in crate::commands) fn money(cents: u64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
 }

@@ -1,7 +1,5 @@
 //! `quire wal show`: one entry, all of it.
 
-use std::path::PathBuf;
-
 use ::wal::entry::{CHAIN_START, Chain, HEADER_BYTES, Record};
 use ::wal::inspect::{self, Bounds, Found};
 use clap::Args;
@@ -9,14 +7,15 @@ use kit::exit::Exit;
 use serde_json::Value;
 
 use super::entries::{self, Entries, Line, Shown, class_word};
-use super::group::Opened;
+use super::group::{Opened, ReplicaSettings};
 use super::out::{Out, Stop, time};
 
 /// Flags of `quire wal show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// Index of the entry
     index: u64,
     /// Say what became of it, by a replay from the first entry
@@ -28,7 +27,7 @@ pub(super) struct ShowSettings {
 }
 
 pub(super) fn run(settings: &ShowSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let bounds = opened.bounds()?;
     let index = settings.index;
     let shown = match settings.outcome {

@@ -1,21 +1,20 @@
 //! `quire wal stat`: how many entries of which kind, how large, how fast.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use ::wal::inspect::Walk;
 use clap::Args;
 use kit::exit::Exit;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
-use super::group::Opened;
+use super::group::{Opened, ReplicaSettings};
 use super::out::{Out, Stop, time};
 
 /// Flags of `quire wal stat`.
 #[derive(Debug, Args)]
 pub(super) struct StatSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -68,7 +67,7 @@ struct Kind {
 }
 
 pub(super) fn run(settings: &StatSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     let stat = count(&opened)?;
     let mut out = Out::new();
     if settings.json {

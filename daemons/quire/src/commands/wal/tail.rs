@@ -1,7 +1,6 @@
 //! `quire wal tail`: the newest entries, and those that come.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ::wal::entry::{Chain, Record};
@@ -12,7 +11,7 @@ use serde::Serialize;
 
 use super::entries::{self, Entries, Shown};
 use super::filter::Filter;
-use super::group::Opened;
+use super::group::{Opened, ReplicaSettings};
 use super::out::{Out, Stop};
 
 /// Pause between two looks for new entries.
@@ -23,8 +22,9 @@ const REMEMBERED_MAX: usize = 4_096;
 /// Flags of `quire wal tail`.
 #[derive(Debug, Args)]
 pub(super) struct TailSettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// How many of the newest entries to begin with
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     lines: u64,
@@ -45,7 +45,7 @@ struct Replaced {
 }
 
 pub(super) fn run(settings: &TailSettings) -> Result<Exit, Stop> {
-    let opened = Opened::new(&settings.dir)?;
+    let opened = settings.replica.open()?;
     settings.filter.check(opened.group)?;
     if settings.filter.needs_replay(&opened) {
         return Err(Stop::new(
@@ -65,9 +65,21 @@ pub(super) fn run(settings: &TailSettings) -> Result<Exit, Stop> {
     if !settings.follow {
         return Ok(tail.exit);
     }
+    let mut silent = false;
     loop {
         std::thread::sleep(LOOK_EVERY);
-        next = tail.go_on(next)?;
+        match tail.go_on(next) {
+            Ok(index) => (next, silent) = (index, false),
+            // A daemon that is restarted comes back, as a directory stays.
+            Err(Stop::Failed(failure)) if opened.is_remote() && failure.exit == Exit::Unavailable => {
+                if !silent {
+                    eprintln!("quire wal: {failure}; waiting for it");
+                }
+                silent = true;
+                next = tail.shown.back().map_or(next, |(index, _)| next.max(index + 1));
+            }
+            Err(stop) => return Err(stop),
+        }
     }
 }
 

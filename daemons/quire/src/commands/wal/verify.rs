@@ -1,6 +1,5 @@
 //! `quire wal verify`: whether a log is what was written, and the state what follows from it.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ::wal::StateMachine;
@@ -8,19 +7,20 @@ use ::wal::inspect::{self, Bounds, Finding, LogReport, Replay};
 use ::wal::meta::Applied;
 use catalog::machine::Catalog;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use kit::exit::Exit;
 use order::machine::Orders;
 use serde::Serialize;
 
-use super::group::{Group, Opened};
+use super::bar::Bar;
+use super::group::{Group, Opened, ReplicaSettings};
 use super::out::{Out, Stop};
 
 /// Flags of `quire wal verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifySettings {
-    /// Data directory of a replica
-    dir: PathBuf,
+    /// Which one.
+    #[command(flatten)]
+    replica: ReplicaSettings,
     /// Check the log only: records, order, terms and chain, but not the state by a replay
     #[arg(long)]
     log_only: bool,
@@ -50,14 +50,10 @@ struct Verdict {
     state_seconds: Option<f64>,
 }
 
-/// How far a check stands back where others want the processor: as far as there is.
-const NICE: i32 = 19;
-
 pub(super) fn run(settings: &VerifySettings) -> Result<Exit, Stop> {
-    // It takes a processor for as long as it lasts, and the daemon beside it has customers. If the kernel refuses, it
-    // is only less polite.
-    let _ = rustix::process::nice(NICE);
-    let opened = Opened::new(&settings.dir)?;
+    // It takes a processor for as long as it lasts, and the daemon beside it has customers.
+    kit::background::stand_back();
+    let opened = settings.replica.open()?;
     let mut out = Out::new();
     let mut verdict = Verdict::default();
     let finding = check(settings, &opened, &mut verdict, &mut out)?;
@@ -149,6 +145,9 @@ fn check_state<M: StateMachine>(
             "replay  not possible: the log begins at {first}, what was before is compacted away"
         ))?;
     }
+    if opened.is_remote() {
+        return check_noted(settings, bounds, replay.as_ref(), verdict, out);
+    }
     let start = Instant::now();
     let step = inspect::verify_state(opened.source(), opened.group.tables(), replay.as_mut());
     verdict.state_seconds = Some(start.elapsed().as_secs_f64());
@@ -166,6 +165,31 @@ fn check_state<M: StateMachine>(
     }
 }
 
+/// A daemon shows its log, not its state: the replay is compared with the hash that it notes.
+fn check_noted<M: StateMachine>(
+    settings: &VerifySettings,
+    bounds: &Bounds,
+    replay: Option<&Replay<M>>,
+    verdict: &mut Verdict,
+    out: &mut Out,
+) -> Result<Option<Finding>, Stop> {
+    let Applied { index, hash, .. } = bounds.applied;
+    if let Some(replayed) = replay.map(|replay| replay.applied().hash).filter(|replayed| *replayed != hash) {
+        let what =
+            format!("a replay through {index} hashes to {replayed:032x}, the daemon notes {hash:032x}");
+        return Ok(Some(Finding { index: None, what }));
+    }
+    verdict.applied = Some(index);
+    verdict.state_hash = Some(format!("{hash:032x}"));
+    if !settings.json {
+        let same = if replay.is_some() { "the same as" } else { "as" };
+        out.line(format_args!(
+            "state   through {index}, state {hash:032x}, {same} the daemon notes; its values are not read from a URL"
+        ))?;
+    }
+    Ok(None)
+}
+
 /// Fewest bytes that say something about a rate.
 const RATE_BYTES_MIN: u64 = 1 << 20;
 
@@ -176,35 +200,5 @@ fn rate(bytes: u64, took: Duration) -> String {
             format!(", {:.0} MB/s", bytes as f64 / seconds / 1e6)
         }
         _ => String::new(),
-    }
-}
-
-/// How far a step is. Seen on a terminal only.
-struct Bar {
-    bar: ProgressBar,
-    told: std::cell::Cell<u64>,
-}
-
-/// Bytes between two words to the bar.
-const TELL_EVERY_BYTES: u64 = 1 << 20;
-
-impl Bar {
-    fn new(step: &'static str, bytes: u64) -> Bar {
-        let style =
-            ProgressStyle::with_template("{prefix:<7} {bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                .expect("the template is right");
-        let bar = ProgressBar::new(bytes).with_style(style).with_prefix(step);
-        Bar { bar, told: std::cell::Cell::new(0) }
-    }
-
-    fn at(&self, bytes: u64) {
-        if bytes >= self.told.get() + TELL_EVERY_BYTES {
-            self.told.set(bytes);
-            self.bar.set_position(bytes);
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

@@ -116,6 +116,10 @@ const ROUTES: &[(Kind, &str, &[&str])] = &[
     (Front, "/healthcheck", &["GET"]),
     (Front, "/livez", &["GET"]),
     (Front, "/readyz", &["GET"]),
+    (Front, "/readyz/ready", &["GET"]),
+    (Front, "/metrics", &["GET"]),
+    (Front, "/status", &["GET"]),
+    (Front, "/cluster/status", &["GET"]),
     (Catalog, "/catalog/query", &["GET"]),
     (Catalog, "/catalog/buy", &["PUT"]),
     (Catalog, "/catalog/update", &["PUT"]),
@@ -124,6 +128,9 @@ const ROUTES: &[(Kind, &str, &[&str])] = &[
     (Catalog, "/healthcheck", &["GET"]),
     (Catalog, "/livez", &["GET"]),
     (Catalog, "/readyz", &["GET"]),
+    (Catalog, "/readyz/ready", &["GET"]),
+    (Catalog, "/metrics", &["GET"]),
+    (Catalog, "/status", &["GET"]),
     (Order, "/order", &["PUT"]),
     (Order, "/log", &["GET"]),
     (Order, "/orders", &["GET"]),
@@ -131,6 +138,9 @@ const ROUTES: &[(Kind, &str, &[&str])] = &[
     (Order, "/healthcheck", &["GET"]),
     (Order, "/livez", &["GET"]),
     (Order, "/readyz", &["GET"]),
+    (Order, "/readyz/ready", &["GET"]),
+    (Order, "/metrics", &["GET"]),
+    (Order, "/status", &["GET"]),
 ];
 
 #[test]

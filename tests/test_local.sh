@@ -4,11 +4,15 @@
 #
 #   bash tests/test_local.sh [FRONT_END [CATALOG]]     default: http://localhost:5004 http://localhost:5002
 #
-# It buys a copy of book 1 and sets its stock and cost to 2000.
+# It buys a copy of book 1 and sets its stock and cost to 2000. Where that needs the admin token, QUIRE_ADMIN_TOKEN_FILE names
+# the file that has it.
 set -euo pipefail
 
 front_end=${1:-http://localhost:5004}
 catalog=${2:-http://localhost:5002}
+
+# curl reads the token from a pipe: nobody sees it among the processes.
+token() { [ -z "${QUIRE_ADMIN_TOKEN_FILE:-}" ] || printf 'header = "Authorization: Bearer %s"\n' "$(tr ', \n' '\n' <"$QUIRE_ADMIN_TOKEN_FILE" | head -n 1)"; }
 
 # ask WANTED_PATTERN CURL_ARGUMENTS...: the answer must match the pattern (an extended regular expression).
 ask() {
@@ -20,7 +24,7 @@ ask() {
     done
     echo "\$ curl$shown"
     local answer
-    answer=$(curl -sS --max-time 10 "$@") || { echo "no answer" >&2; exit 1; }
+    answer=$(curl -sS --config <(token) --max-time 10 "$@") || { echo "no answer" >&2; exit 1; }
     echo "$answer"
     grep -Eq "$wanted" <<<"$answer" || { echo "wanted: $wanted" >&2; exit 1; }
 }

@@ -1,12 +1,21 @@
 //! The store under test: real processes, asked over their public API. One binary, so that tests can share stores.
 
+mod backup;
 mod bad_input;
 mod buying;
 mod conformance;
+mod damage;
+mod documented;
 mod exits;
 mod faults;
 mod fronts;
+mod full_disk;
+mod locks;
+mod open_port;
+mod recovery;
 mod reference_files;
+mod seeing;
+mod shown;
 mod smoke;
 mod up;
 mod wal_cli;

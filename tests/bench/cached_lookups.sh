@@ -19,23 +19,13 @@ ulimit -n 8192
 for tool in wrk nginx haproxy; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed; apt-get install wrk nginx haproxy" >&2; exit 69; }
 done
-quire=${QUIRE:-target/release/quire}
-[ -x "$quire" ] || { echo "$quire is missing; run cargo build --release" >&2; exit 69; }
-
-work=$(mktemp -d)
+. tests/bench/store.sh
 chmod 755 "$work" # the workers of an nginx that root starts are nobody
 pids=()
-clean_up() {
+and_end() {
     for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
 }
-trap clean_up EXIT
-
-"$quire" up --data-dir "$work/store" >"$work/up.out" 2>&1 &
-pids+=($!)
-for _ in $(seq 200); do grep -q '^ready' "$work/up.out" && break; sleep 0.1; done
-grep -q '^ready' "$work/up.out" || { cat "$work/up.out" >&2; exit 69; }
 
 cat >"$work/nginx.conf" <<NGINX
 daemon off; pid $work/nginx.pid; error_log $work/nginx.err; worker_processes 2; worker_rlimit_nofile 8192;

@@ -10,16 +10,7 @@ cd "$(dirname "$0")/../.."
 rounds=${1:-3}
 seconds=${2:-4}
 buyers=${3:-2}
-quire=${QUIRE:-target/release/quire}
-[ -x "$quire" ] || { echo "$quire is missing; run cargo build --release" >&2; exit 69; }
-
-work=$(mktemp -d)
-clean_up() { kill -TERM "$up" 2>/dev/null || true; wait "$up" 2>/dev/null || true; rm -rf "$work"; }
-"$quire" up --data-dir "$work/store" >"$work/up.out" 2>&1 &
-up=$!
-trap clean_up EXIT
-for _ in $(seq 200); do grep -q '^ready' "$work/up.out" && break; sleep 0.1; done
-grep -q '^ready' "$work/up.out" || { cat "$work/up.out" >&2; exit 69; }
+. tests/bench/store.sh
 
 for _ in $(seq "$rounds"); do
     "$quire" bench buy --books 2 --concurrency "$buyers" --duration "${seconds}s" --json >"$work/buy" 2>/dev/null &

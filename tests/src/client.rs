@@ -1,13 +1,15 @@
 //! A client of one daemon's API, on `ureq`; and requests that no decent client sends, on a bare socket.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::io::Write;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use crate::wire::{Received, Wire};
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -18,11 +20,11 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// A client for the API plane of one daemon on 127.0.0.1. Clones share connections.
+/// A client for the API plane of one daemon, on 127.0.0.1 unless told otherwise. Clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     agent: Agent,
-    port: u16,
+    address: SocketAddr,
 }
 
 /// An answer, whatever its status.
@@ -41,6 +43,11 @@ pub struct Answer {
 impl Client {
     /// For the daemon on this port.
     pub fn new(port: u16) -> Client {
+        Client::at((Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    /// For the daemon at this address.
+    pub fn at(address: SocketAddr) -> Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -51,12 +58,12 @@ impl Client {
             .timeout_recv_response(Some(ANSWER_LIMIT))
             .timeout_recv_body(Some(ANSWER_LIMIT))
             .build();
-        Client { agent: config.new_agent(), port }
+        Client { agent: config.new_agent(), address }
     }
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Sends a request; `None` is no body, not an empty one.
@@ -71,7 +78,7 @@ impl Client {
         body: Option<&[u8]>,
     ) -> Result<Answer, String> {
         let name = format!("{method} {path}");
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let url = format!("http://{}{path}", self.address);
         let with_headers = |map: &mut HeaderMap| {
             for (name, value) in headers {
                 let name = HeaderName::from_bytes(name.as_bytes()).expect("tests name real headers");
@@ -103,8 +110,9 @@ impl Client {
             }
         };
         let mut answer = answer.map_err(|error| format!("{name}: {error}"))?;
-        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
         let body = body.map_err(|error| format!("{name}, reading the answer: {error}"))?;
+        let body = String::from_utf8_lossy(&body).into_owned(); // a log is not text; who reads it asks for its bytes
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Ok(Answer { request: name, status, headers, body })
     }
@@ -155,58 +163,22 @@ impl Client {
     /// # Errors
     /// In words: there was no whole answer.
     pub fn send_bytes(&self, name: &str, bytes: &[u8]) -> Result<Answer, String> {
-        let failed = |what: &'static str| move |error: std::io::Error| format!("{name}, {what}: {error}");
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).map_err(failed("connecting"))?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(failed("setting a limit"))?;
-        stream.set_write_timeout(Some(SEND_LIMIT)).map_err(failed("setting a limit"))?;
+        let failed = |why: String| format!("{name}: {why}");
+        let mut wire = Wire::open(self.address.port()).map_err(failed)?;
+        let mut sending = wire.stream().try_clone().map_err(|error| failed(error.to_string()))?;
         std::thread::scope(|scope| {
             // A server that refuses a body need not read it: that the rest cannot be sent is no failure.
-            scope.spawn(|| (&stream).write_all(bytes));
-            let answer = read_answer(name, &stream);
+            scope.spawn(move || sending.write_all(bytes));
+            let received = wire.answer(false);
             // Frees the writer, if it still waits for somebody to read.
-            let _ = stream.shutdown(Shutdown::Both);
-            answer
+            let _ = wire.stream().shutdown(Shutdown::Both);
+            let received = received.map_err(failed)?;
+            let status =
+                received.status().ok_or_else(|| failed(format!("no status in {:?}", received.line)))?;
+            let Received { headers, body, .. } = received;
+            Ok(Answer { request: name.to_owned(), status, headers, body })
         })
     }
-}
-
-/// Reads one answer with a Content-Length from a bare socket.
-fn read_answer(name: &str, mut stream: &TcpStream) -> Result<Answer, String> {
-    let mut bytes = Vec::new();
-    let mut more = |bytes: &mut Vec<u8>| {
-        let mut buffer = [0; 4096];
-        match stream.read(&mut buffer) {
-            Ok(0) => Err(format!("{name}: the answer ends after {} bytes", bytes.len())),
-            Ok(length) => {
-                bytes.extend_from_slice(&buffer[..length]);
-                Ok(())
-            }
-            Err(error) => Err(format!("{name}: after {} bytes of the answer: {error}", bytes.len())),
-        }
-    };
-    let head = loop {
-        match bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            Some(end) => break end + 4,
-            None => more(&mut bytes)?,
-        }
-    };
-    let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
-    let mut lines = text.split("\r\n").filter(|line| !line.is_empty());
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
-    let status = status.ok_or_else(|| format!("{name}: no status in {text:?}"))?;
-    let mut headers = HeaderMap::new();
-    for (header, value) in lines.filter_map(|line| line.split_once(':')) {
-        let header = HeaderName::from_bytes(header.as_bytes()).map_err(|error| format!("{name}: {error}"))?;
-        headers
-            .append(header, HeaderValue::from_str(value.trim()).map_err(|error| format!("{name}: {error}"))?);
-    }
-    let length = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let length = length.ok_or_else(|| format!("{name}: no Content-Length in {text:?}"))?;
-    while bytes.len() < head + length {
-        more(&mut bytes)?;
-    }
-    let body = String::from_utf8_lossy(&bytes[head..head + length]).into_owned();
-    Ok(Answer { request: name.to_owned(), status, headers, body })
 }
 
 fn answered(answer: Result<Answer, String>) -> Answer {

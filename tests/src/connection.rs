@@ -44,7 +44,7 @@ pub fn request(method: &str, path: &str, key: Option<&str>, body: &str) -> Vec<u
         0 if method == "GET" => String::new(),
         _ => format!("content-type: application/json\r\ncontent-length: {length}\r\n"),
     };
-    format!("{method} {path} HTTP/1.1\r\nhost: quire\r\n{key}{content}\r\n{body}").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{key}{content}\r\n{body}").into_bytes()
 }
 
 impl Connection {

@@ -10,9 +10,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use api::replication::{GROUP, Group, Who};
+use api::replication::{GROUP, Group, MEMBERS, Members, Who};
 use api::{Batch, BatchReply};
 use rustix::process::{Pid, Signal};
+use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::{scratch, wait};
@@ -48,6 +49,8 @@ pub struct Daemon {
     log: PathBuf,
     /// What it runs; the binary under test unless `run` says otherwise.
     binary: Mutex<PathBuf>,
+    /// What `set` says of its environment.
+    more: Mutex<BTreeMap<String, String>>,
     child: Mutex<Option<Child>>,
     /// A client of its API.
     pub api: Client,
@@ -62,6 +65,7 @@ impl Daemon {
             spec,
             log,
             binary: Mutex::new(scratch::quire()),
+            more: Mutex::default(),
             child: Mutex::new(None),
         }
     }
@@ -86,6 +90,12 @@ impl Daemon {
         binary.clone_into(&mut self.binary.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Gives it these variables from its next start on, over those of its spec.
+    pub fn set(&self, variables: &[(&str, &str)]) {
+        let mut more = self.more.lock().unwrap_or_else(PoisonError::into_inner);
+        more.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    }
+
     /// Starts it; does not wait for anything.
     ///
     /// # Panics
@@ -98,6 +108,7 @@ impl Daemon {
         let again = log.try_clone().expect("an open file can be cloned");
         let binary = self.binary.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut command = command_of(&binary, &self.spec);
+        command.envs(&*self.more.lock().unwrap_or_else(PoisonError::into_inner));
         command.stdin(Stdio::null()).stdout(log).stderr(again);
         *child = Some(spawn(command).unwrap_or_else(|error| panic!("cannot start {}: {error}", self.name())));
     }
@@ -182,18 +193,30 @@ impl Daemon {
     /// # Errors
     /// In words: it does not say.
     pub fn group(&self) -> Result<Group, String> {
+        self.ask(GROUP)
+    }
+
+    /// Who is in its group, as it knows it.
+    ///
+    /// # Errors
+    /// As `group`.
+    pub fn members(&self) -> Result<Members, String> {
+        self.ask(MEMBERS)
+    }
+
+    fn ask<A: DeserializeOwned>(&self, path: &str) -> Result<A, String> {
         let failed = |error: &dyn std::fmt::Display| {
             format!("{} does not say what group it is in: {error}", self.name())
         };
         let batch = postcard::to_stdvec(&Batch { items: vec![Who {}] }).map_err(|error| failed(&error))?;
         let config = ureq::Agent::config_builder().timeout_global(Some(GROUP_LIMIT)).proxy(None).build();
         let answer =
-            config.new_agent().post(format!("http://127.0.0.1:{}{GROUP}", self.spec.peer)).send(&batch);
+            config.new_agent().post(format!("http://127.0.0.1:{}{path}", self.spec.peer)).send(&batch);
         let body =
             answer.and_then(|mut answer| answer.body_mut().read_to_vec()).map_err(|error| failed(&error))?;
-        let reply: BatchReply<Group> = postcard::from_bytes(&body).map_err(|error| failed(&error))?;
-        let groups = reply.map_err(|rejected| failed(&format!("{rejected:?}")))?;
-        groups.into_iter().next().ok_or_else(|| failed(&"an empty answer"))
+        let reply: BatchReply<A> = postcard::from_bytes(&body).map_err(|error| failed(&error))?;
+        let answers = reply.map_err(|rejected| failed(&format!("{rejected:?}")))?;
+        answers.into_iter().next().ok_or_else(|| failed(&"an empty answer"))
     }
 
     fn child(&self) -> MutexGuard<'_, Option<Child>> {

@@ -16,6 +16,7 @@ use crate::daemon::Daemon;
 use crate::history::{Asked, Content, From, History, Kind, Operation, Violation};
 use crate::store::{BOOKS, Store, new_key};
 use crate::traffic::{Made, Plan, Traffic, read_of, read_request};
+use crate::wait;
 
 /// Front ends.
 const FRONTS: usize = 2;
@@ -37,6 +38,8 @@ const CALM: Duration = Duration::from_millis(700);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time for a few operations.
 const OPERATIONS_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for the answer to a read while nothing happens.
+const READ_LIMIT: Duration = Duration::from_secs(20);
 /// Operations before the first thing happens, so that the caches are warm.
 const WARM_UP: usize = 500;
 
@@ -139,7 +142,10 @@ pub fn run(name: &str, course: Course) -> Result<Report, String> {
 }
 
 /// Adds books, and sets the stock of all.
-fn stock_up(store: &Store) -> Vec<u64> {
+///
+/// # Panics
+/// If the store refuses.
+pub fn stock_up(store: &Store) -> Vec<u64> {
     let add = |_| {
         let book = json!({ "title": new_key("A book of the ordeal"), "topic": "ordeals", "stock": PLENTY, "cost": 5.25 });
         let answer = store.catalogs[0].api.send("POST", "/books", &[], Some(book.to_string().as_bytes()));
@@ -150,20 +156,30 @@ fn stock_up(store: &Store) -> Vec<u64> {
 }
 
 /// A book before anybody has touched it.
-fn at_first(store: &Store, book: u64) -> (u64, Content) {
+///
+/// # Panics
+/// If the catalog does not answer.
+pub fn at_first(store: &Store, book: u64) -> (u64, Content) {
     let read = read(Asked::Catalog(0), store.catalogs[0].spec().api, book);
     (read.version, read.content)
 }
 
-/// One read, which must be answered.
+/// One read, which must be answered, if not at once: a group may be between two primaries.
 fn read(asked: Asked, port: u16, book: u64) -> Operation {
-    let start = Instant::now();
-    let reply = Connection::new(port).ask(&read_request(asked, book)).expect("nothing happens to it");
-    read_of(asked, book, (start, Instant::now()), &reply).expect("nothing happens to the store")
+    wait::until(READ_LIMIT, &format!("book {book} is read at {asked:?}"), || {
+        let start = Instant::now();
+        let reply =
+            Connection::new(port).ask(&read_request(asked, book)).map_err(|error| error.to_string())?;
+        let read = read_of(asked, book, (start, Instant::now()), &reply);
+        read.ok_or_else(|| format!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body)))
+    })
 }
 
 /// Every book as every daemon has it at the end.
-fn last_reads(store: &Store, books: &[u64]) -> Vec<Operation> {
+///
+/// # Panics
+/// If one does not answer.
+pub fn last_reads(store: &Store, books: &[u64]) -> Vec<Operation> {
     let fronts = store.fronts().enumerate().map(|(at, daemon)| (Asked::Front(at), daemon));
     let catalogs = store.catalogs.iter().enumerate().map(|(at, daemon)| (Asked::Catalog(at), daemon));
     let daemons = fronts.chain(catalogs);

@@ -15,6 +15,8 @@ use crate::{ports, scratch, wait};
 /// Longest time from the start of blank daemons to the first order, and from the restart of one to its first
 /// answer. Far more than either takes; a machine may be busy.
 pub const READY_LIMIT: Duration = Duration::from_secs(60);
+/// From how long on a daemon of a test logs a request as slow.
+pub const SLOW: Duration = Duration::from_millis(200);
 /// The reference's process ids of the catalog replicas.
 pub const CATALOG_IDS: [u64; 3] = [123, 111, 114];
 /// The process ids of the order replicas.
@@ -81,10 +83,39 @@ impl Store {
         Store::start_by(shape, fronts, name, |_| {})
     }
 
+    /// As `start`, with these variables for every daemon.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_with(variables: &[(&str, &str)], name: &str) -> Store {
+        Store::start_in(Shape::Grouped, 1, name, variables, |_, _| {})
+    }
+
+    /// As `start`, with something done before the start of each daemon, which will have its data in a directory of its name
+    /// below the one given.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_prepared(name: &str, mut prepare: impl FnMut(&Daemon, &Path)) -> Store {
+        Store::start_in(Shape::Grouped, 1, name, &[], |daemon, directory| prepare(daemon, directory))
+    }
+
     fn start_by(shape: Shape, fronts: usize, name: &str, prepare: impl Fn(&Daemon)) -> Store {
+        Store::start_in(shape, fronts, name, &[], |daemon, _| prepare(daemon))
+    }
+
+    fn start_in(
+        shape: Shape,
+        fronts: usize,
+        name: &str,
+        variables: &[(&str, &str)],
+        mut prepare: impl FnMut(&Daemon, &Path),
+    ) -> Store {
         let directory = scratch::directory(name);
         let Specs { catalogs, orders, fronts } = Specs::new(shape, fronts, directory.path());
-        let daemon = |spec| Daemon::new(spec, directory.path());
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let daemon = |spec: Spec| Daemon::new(spec.with(variables.clone()), directory.path());
         let mut fronts = fronts.into_iter().map(daemon);
         let store = Store {
             catalogs: catalogs.into_iter().map(daemon).collect(),
@@ -93,7 +124,7 @@ impl Store {
             more_fronts: fronts.collect(),
             directory: Some(directory),
         };
-        store.daemons().for_each(prepare);
+        store.daemons().for_each(|daemon| prepare(daemon, store.directory()));
         store.start_all();
         store.wait_ready();
         store
@@ -361,6 +392,7 @@ pub fn spec(role: &str, id: u64, (api, peer): (u16, u16), directory: &Path) -> S
     let name = if id == 0 { role.to_owned() } else { format!("{role}-{id}") };
     let variables = [
         ("QUIRE_LISTEN", "127.0.0.1".to_owned()),
+        ("QUIRE_SLOW_MS", SLOW.as_millis().to_string()),
         ("QUIRE_DATA_DIR", directory.display().to_string()),
         ("QUIRE_AGREE_AFTER_S", "1".to_owned()),
     ]; // so that tests run on the newest level, but for their first seconds

@@ -5,7 +5,7 @@
 //! at the next. So every write that is made is in the history. A read that gets no answer is none.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,6 +78,9 @@ struct Shared {
     catalogs: Vec<u16>,
     stop: AtomicBool,
     count: AtomicUsize,
+    writes: AtomicUsize,
+    /// The newest version that any client was told.
+    newest: AtomicU64,
     made: Mutex<Made>,
 }
 
@@ -92,6 +95,8 @@ impl Traffic {
             catalogs,
             stop: AtomicBool::new(false),
             count: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            newest: AtomicU64::new(0),
             made: Mutex::default(),
         });
         let mut clients = Vec::new();
@@ -118,15 +123,37 @@ impl Traffic {
         self.shared.count.load(Ordering::Relaxed)
     }
 
+    /// Writes that were acknowledged so far.
+    pub fn writes(&self) -> usize {
+        self.shared.writes.load(Ordering::Relaxed)
+    }
+
+    /// The newest version, an index of the catalog's log, that any client was told so far, by a write or a read.
+    pub fn newest(&self) -> u64 {
+        self.shared.newest.load(Ordering::Relaxed)
+    }
+
     /// Waits until there are this many more operations.
     ///
     /// # Panics
     /// After `limit`, or if a client met an answer that it should not have.
     pub fn wait_for_more(&self, operations: usize, limit: Duration) {
-        let wanted = self.count() + operations;
-        wait::until(limit, &format!("{operations} more operations"), || {
+        self.wait_for("operations", operations, limit, Traffic::count);
+    }
+
+    /// Waits until this many more writes are acknowledged.
+    ///
+    /// # Panics
+    /// As `wait_for_more`.
+    pub fn wait_for_writes(&self, writes: usize, limit: Duration) {
+        self.wait_for("writes", writes, limit, Traffic::writes);
+    }
+
+    fn wait_for(&self, what: &str, more: usize, limit: Duration, counted: fn(&Traffic) -> usize) {
+        let wanted = counted(self) + more;
+        wait::until(limit, &format!("{more} more {what}"), || {
             assert!(!self.clients.iter().any(JoinHandle::is_finished), "a client has given up");
-            match self.count() {
+            match counted(self) {
                 count if count >= wanted => Ok(()),
                 count => Err(format!("{count} are made, {wanted} are wanted")),
             }
@@ -343,6 +370,8 @@ impl Worker {
 
     fn note(&mut self, operation: Operation) {
         self.made.operations.push(operation);
+        self.shared.newest.fetch_max(operation.version, Ordering::Relaxed);
+        self.shared.writes.fetch_add(usize::from(!operation.kind.is_read()), Ordering::Relaxed);
         self.shared.count.fetch_add(1, Ordering::Relaxed);
     }
 

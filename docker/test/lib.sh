@@ -35,7 +35,7 @@ until_done() {
 
 need_tools() {
     local tool
-    for tool in docker docker-compose debootstrap curl python3 cargo; do
+    for tool in docker docker-compose debootstrap curl openssl python3 cargo; do
         command -v "$tool" >/dev/null || fail 69 "$tool is missing; .ci/packaging installs what is needed"
     done
     docker info >/dev/null 2>&1 || fail 69 "no Docker engine answers; start it, for example with: service docker start"
@@ -47,6 +47,7 @@ refuse_to_disturb() {
     for name in $daemons; do there container "$name"; done
     for name in $volumes; do there volume "$name"; done
     there network "$network"
+    [ ! -e secrets ] || fail 75 "there is a folder docker/secrets already, which may be yours; move it away first"
     for name in 5001 5002 5003 5004 5005 5006 5007; do
         ! (exec 3<>"/dev/tcp/127.0.0.1/$name") 2>/dev/null \
             || fail 75 "port $name is in use, perhaps by a store on this machine; stop it first"
@@ -97,7 +98,7 @@ clean_up() {
             docker image prune -f --filter label=quire.made-of
             docker rmi "$builder"
         fi
-        rm -rf "${scratch:?}"
+        rm -rf "${scratch:?}" secrets
     } >/dev/null 2>&1
     exit "$code"
 }

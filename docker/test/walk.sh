@@ -84,6 +84,21 @@ by_compose() {
     all_ready
     replicas_agree
 
+    say "with a key and a token"
+    umask 022
+    next "mkdir -m 0700 secrets"
+    next "docker-compose -f compose.yml -f locked.yml up -d" >"$scratch/up.log" 2>&1 \
+        || { tail -n 40 "$scratch/up.log"; wrong "it does not come up with secrets"; }
+    all_ready
+    until_done 30 "a buy with keys" buy 2
+    ! bash ../tests/test_local.sh >/dev/null 2>&1 || wrong "the catalog was changed without the token"
+    next "QUIRE_ADMIN_TOKEN_FILE=secrets/admin_token bash ../tests/test_local.sh" >/dev/null
+    for name in $daemons; do
+        ! docker logs "$name" 2>&1 | grep -qF -f secrets/cluster_key -f secrets/admin_token || wrong "a secret is in the log of $name"
+        ! docker inspect "$name" | grep -qF -f secrets/cluster_key -f secrets/admin_token || wrong "docker shows a secret of $name"
+    done
+    replicas_agree
+
     say "down"
     next "docker-compose down -v --rmi all" >"$scratch/down.log" 2>&1 || { cat "$scratch/down.log"; wrong "it does not go down"; }
     for name in $daemons; do gone container "$name"; done

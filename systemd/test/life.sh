@@ -11,6 +11,7 @@ test_life() {
     check "the catalog's primary stops: it hands over, buys go on" primary_stops
     check "wrong settings: not tried again, and the journal says why" wrong_settings
     check "docs/systemd.md, Settings of the units: a drop-in, a credential" drop_ins
+    check "docs/systemd.md, Key and token: a running store gets both, in no file of everybody's, no environment, no journal" keys
     check "a replica that hangs: killed by the watchdog and back" hangs quire-catalog@114 5003 8
     if [ "$mode" = full ]; then
         check "the same with the watchdog as it is shipped, an order replica" hangs quire-order@3 5005 30
@@ -101,6 +102,23 @@ drop_ins() {
     want "WatchdogSec of orders" "$(property quire-order@1 WatchdogUSec)" 30s
     until_true 10 bought_from order_service_in_private
     want "who may read the settings" "$(inside stat -c %a /root/order-1.private)" 600
+}
+
+keys() {
+    local unit update=(curl -sS -o /dev/null -w '%{http_code}' -X PUT -d '{"book_id":3,"stock":500}' http://127.0.0.1:5002/catalog/update)
+    inside_page "$page" "Key and token"
+    buys_again 10
+    books_agree
+    want "a change without the token" "$(inside "${update[@]}")" 401
+    want "a change with it" "$(inside bash -c 'exec "$@" -H "Authorization: Bearer $(cat /etc/quire/admin-token)"' bash "${update[@]}")" 200
+    want "a stranger on the peer port" "$(inside curl -s -o /dev/null -w '%{http_code}' -X POST -d x http://127.0.0.1:7002/group/group)" 401
+    want "secrets in the journal" "$(inside sh -c 'journalctl --no-pager | grep -cF -f /etc/quire/cluster-key -f /etc/quire/admin-token || true')" 0
+    for unit in $(inside pgrep -x quire); do
+        want "secrets in the environment of $unit" "$(inside sh -c "tr '\0' '\n' </proc/$unit/environ | grep -cF -f /etc/quire/cluster-key -f /etc/quire/admin-token || true")" 0
+    done
+    # What comes after is about other things, and takes the settings away in its own time.
+    inside sh -c 'rm /etc/systemd/system/quire-*.service.d/keys.conf; rmdir --ignore-fail-on-non-empty /etc/systemd/system/quire-*.service.d; systemctl daemon-reload; systemctl restart "quire-*"'
+    buys_again 20
 }
 
 # Replicas take turns.

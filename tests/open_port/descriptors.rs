@@ -62,9 +62,8 @@ fn without_descriptors_clients_wait() {
 
         // Each that leaves lets another one in.
         for (at, mut wire) in waiting.drain(..).enumerate() {
-            let answer = wire.answer(false).unwrap_or_else(|why| {
-                panic!("connection {at} of {}: {why}; open: {:?}", daemon.name(), open(daemon))
-            });
+            let answer = wire.answer(false);
+            let answer = answer.unwrap_or_else(|why| panic!("connection {at} of {}: {why}", daemon.name()));
             assert_eq!(answer.line, OK);
         }
         said(daemon, "connections are accepted again");
@@ -86,17 +85,6 @@ fn limit_for(daemon: &Daemon) -> u64 {
     let open: BTreeSet<u64> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let mut free = (0..).filter(|number| !open.contains(number));
     free.nth(LEFT).expect("numbers do not end")
-}
-
-/// What a daemon has open.
-fn open(daemon: &Daemon) -> Vec<String> {
-    let directory = format!("/proc/{}/fd", daemon.pid().as_raw_nonzero());
-    let open = fs::read_dir(directory).expect("proc is mounted").flatten();
-    open.map(|entry| {
-        let what = fs::read_link(entry.path()).unwrap_or_default();
-        format!("{} {}", entry.file_name().display(), what.display())
-    })
-    .collect()
 }
 
 /// Processor time that a daemon has taken, its own and the kernel's for it (proc(5), stat, fields 14 and 15).

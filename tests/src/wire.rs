@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Longest wait for anything; more than any limit that a test sets.
@@ -56,7 +56,9 @@ impl Wire {
     /// As `open`.
     pub fn open_from(source: Ipv4Addr, port: u16) -> Result<Wire, String> {
         let connect = || {
-            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            // Ours alone: a daemon that another test starts meanwhile would keep the connection open.
+            let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
             rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
             rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
             let stream = TcpStream::from(socket);

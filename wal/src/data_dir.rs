@@ -139,6 +139,13 @@ impl Identity {
     }
 }
 
+/// Whether the process that locked the directory last is there still, as far as can be told without touching the lock, which
+/// a daemon may want just then: its number may be another one's by now, or that of a container.
+pub fn seems_in_use(path: &Path) -> bool {
+    let holder = fs::read_to_string(path.join(LOCK)).unwrap_or_default();
+    holder.trim().parse::<u32>().is_ok_and(|holder| Path::new("/proc").join(holder.to_string()).exists())
+}
+
 /// Makes the directory and what is missing above it, so that it is still there after a power failure.
 fn create(path: &Path) -> io::Result<()> {
     let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).count();
@@ -264,7 +271,10 @@ mod tests {
         let error = DataDir::open(&path, "catalog", 123).unwrap_err();
         assert!(error.to_string().contains(&format!("in use by process {}", std::process::id())), "{error}");
         let node = first.node();
+        assert!(seems_in_use(&path));
         drop(first);
+        fs::write(path.join(LOCK), format!("{}\n", u32::MAX)).unwrap(); // no process has that number
+        assert!(!seems_in_use(&path));
         fs::write(path.join(STORE), b"x").unwrap();
         assert_eq!(DataDir::open(&path, "catalog", 123).unwrap().node(), node);
     }

@@ -37,6 +37,9 @@ impl Pace {
 
     /// So many bytes more are done: returns when it is time for others. Parks a coroutine, blocks any other thread.
     pub fn done(&self, bytes: u64) {
+        if self.bytes_per_s == 0 {
+            return;
+        }
         let rest = self.rest_after(bytes, Instant::now());
         if rest >= WAIT_MIN {
             crate::wait::pause(rest);

@@ -257,6 +257,11 @@ impl Opened {
         matches!(self.origin, Origin::Daemon(_))
     }
 
+    /// Whether a daemon seems to run on it, whose customers may notice.
+    pub(in crate::commands) fn seems_in_use(&self) -> bool {
+        self.is_remote() || ::wal::data_dir::seems_in_use(&self.path)
+    }
+
     /// Whose it is.
     pub(in crate::commands) fn identity(&self) -> &Identity {
         match &self.origin {

@@ -8,12 +8,16 @@ use ::wal::meta::Applied;
 use catalog::machine::Catalog;
 use clap::Args;
 use kit::exit::Exit;
+use kit::pace::Pace;
 use order::machine::Orders;
 use serde::Serialize;
 
 use super::bar::Bar;
 use super::group::{Group, Opened, ReplicaSettings};
 use super::out::{Out, Stop};
+
+/// MiB per second beside a daemon, unless something else is wanted.
+const RATE_MIB_S: u32 = 8;
 
 /// Flags of `quire wal verify`.
 #[derive(Debug, Args)]
@@ -24,9 +28,41 @@ pub(super) struct VerifySettings {
     /// Check the log only: records, order, terms and chain, but not the state by a replay
     #[arg(long)]
     log_only: bool,
+    /// MiB of log per second to read, and to replay, at the most; 0: as fast as it goes [default: 8 where its daemon
+    /// runs, else 0]
+    #[arg(long, value_name = "MIB_S")]
+    rate: Option<u32>,
     /// One JSON object
     #[arg(long)]
     json: bool,
+}
+
+impl VerifySettings {
+    fn pace(&self, opened: &Opened) -> Pace {
+        let usual = || if opened.seems_in_use() { RATE_MIB_S } else { 0 };
+        Pace::new(u64::from(self.rate.unwrap_or_else(usual)) << 20)
+    }
+}
+
+/// How far a step is: shown, and no faster than it may be.
+struct Progress<'p> {
+    bar: Bar,
+    pace: &'p Pace,
+    bytes: u64,
+}
+
+impl<'p> Progress<'p> {
+    fn new(step: &'static str, bytes: u64, pace: &'p Pace) -> Progress<'p> {
+        Progress { bar: Bar::new(step, bytes), pace, bytes: 0 }
+    }
+
+    /// It has come so far. No transaction is open: a walk copies what it reads.
+    fn at(&mut self, bytes: u64) {
+        self.bar.at(bytes);
+        // The few entries that are not committed may be read again.
+        self.pace.done(bytes.saturating_sub(self.bytes));
+        self.bytes = bytes;
+    }
 }
 
 /// What was checked, in the schema.
@@ -86,11 +122,12 @@ fn check(
 ) -> Result<Option<Finding>, Stop> {
     let bounds = opened.bounds()?;
     (verdict.first, verdict.last) = (bounds.first(), bounds.last);
-    let bar = Bar::new("log", opened.room().used);
+    let pace = settings.pace(opened);
+    let mut progress = Progress::new("log", opened.room().used, &pace);
     let start = Instant::now();
-    let step = inspect::verify_log(opened.source(), &mut |bytes| bar.at(bytes));
+    let step = inspect::verify_log(opened.source(), &mut |bytes| progress.at(bytes));
     let took = start.elapsed();
-    bar.end();
+    progress.bar.end();
     verdict.log_seconds = took.as_secs_f64();
     let report = match step.map_err(|error| opened.failed(error))? {
         Ok(report) => report,
@@ -125,12 +162,13 @@ fn check_state<M: StateMachine>(
 ) -> Result<Option<Finding>, Stop> {
     let mut replay = (bounds.start.index == 0).then(|| Replay::new(machine));
     if let Some(replay) = &mut replay {
-        let bar = Bar::new("replay", verdict.bytes);
+        let pace = settings.pace(opened);
+        let mut progress = Progress::new("replay", verdict.bytes, &pace);
         let start = Instant::now();
         let to = bounds.applied.index;
-        let step = inspect::verify_replay(opened.source(), replay, to, &mut |bytes| bar.at(bytes));
+        let step = inspect::verify_replay(opened.source(), replay, to, &mut |bytes| progress.at(bytes));
         let took = start.elapsed();
-        bar.end();
+        progress.bar.end();
         verdict.replay_seconds = Some(took.as_secs_f64());
         if let Err(finding) = step.map_err(|error| opened.failed(error))? {
             return Ok(Some(finding));

@@ -1,13 +1,21 @@
-//! Measures how fast replicas come back: `cargo run --release -p tests --bin recovery [-- BOOKS]`, after
-//! `cargo build --release`. A store of its own, on ports of its own, with default settings but for a log that is kept long.
+//! Measures how fast replicas come back: `cargo run --release -p tests --bin recovery [-- [BOOKS] [--log MIB]
+//! [--against BINARY] [--only PART]]`, after `cargo build --release`. A store of its own, on ports of its own, with default
+//! settings but for a log that is kept long.
 //!
-//! 1. A store with many books (a million, unless told otherwise), each added by an entry of about half a KiB.
-//! 2. Start on that log: from the start of one replica's process until it takes reads.
-//! 3. A replica that missed 100,000 entries: from its start until it has applied what was there at its start. Five rounds.
-//! 4. A replica whose directory was removed, while buyers are at work: from its start until it is a voter that has
-//!    applied what the primary has; and the buyers' times before and during.
+//! A store with many books (a million, unless told otherwise), each added by an entry of about half a KiB; with `--log`,
+//! then so many changes of them that the log takes that many MiB. Then these parts, or with `--only` one of them:
+//!
+//! - `start`: from the start of one replica's process until it takes reads. Five rounds.
+//! - `missed`: a replica that missed 100,000 entries: from its start until it has applied what was there at its start. Five
+//!   rounds.
+//! - `beside`: the same while buyers are at work, and the buyers' times before and meanwhile. Five rounds.
+//! - `lost`: a replica whose directory was removed, while buyers are at work: from its start until it is a voter that has
+//!   applied what the primary has; and the buyers' times before and during. Once.
+//!
+//! With `--against`, the first three are done by all catalog replicas running that binary as well, in turn.
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,25 +23,63 @@ use std::time::{Duration, Instant};
 use api::catalog::{Create, REQUEST_LIFE_MS, Update, WRITES, Write};
 use api::{BATCH_ITEMS_MAX, Batch};
 use tests::daemon::Daemon;
+use tests::scratch;
 use tests::store::{BOOKS, Store, new_key};
+use wal::store::{LOG, ReadOnly, Source};
 
 /// Books, unless told otherwise.
 const MANY: u64 = 1_000_000;
 /// Entries that a replica misses.
 const MISSED: u64 = 100_000;
-/// Rounds of that.
+/// Rounds of each part but the last.
 const ROUNDS: usize = 5;
 /// Threads that buy.
 const BUYERS: usize = 8;
-/// How long buyers are watched before the directory is lost.
-const BEFORE: Duration = Duration::from_secs(10);
+/// How long buyers are watched before the directory is lost ...
+const BEFORE_LOST: Duration = Duration::from_secs(10);
+/// ... and before a replica starts that missed something.
+const BEFORE_MISSED: Duration = Duration::from_secs(3);
 /// Pause between two looks at a daemon.
 const LOOK: Duration = Duration::from_millis(2);
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(600);
 
+const USAGE: &str = "recovery [BOOKS] [--log MIB] [--against BINARY] [--only start|missed|beside|lost]: what does this mean: ";
+
+struct Options {
+    books: u64,
+    log_mib: u64,
+    /// What the catalog replicas run, in turn.
+    binaries: Vec<PathBuf>,
+    only: Option<String>,
+}
+
+impl Options {
+    fn of(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
+        let mut options = Options { books: MANY, log_mib: 0, binaries: vec![scratch::quire()], only: None };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{USAGE}{argument} without a value"));
+            match argument.as_str() {
+                "--log" => options.log_mib = number(&value()?)?,
+                "--against" => options.binaries.insert(0, value()?.into()),
+                "--only" => options.only = Some(value()?),
+                books => options.books = number(books)?,
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == part)
+    }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|error| format!("{USAGE}{text} ({error})"))
+}
+
 fn main() -> io::Result<()> {
-    let books = std::env::args().nth(1).map_or(Ok(MANY), |text| text.parse()).map_err(io::Error::other)?;
+    let options = Options::of(std::env::args().skip(1)).map_err(io::Error::other)?;
     let mut out = io::stdout();
     let keep = [("QUIRE_LOG_KEEP_ENTRIES", "100000000"), ("QUIRE_LOG_KEEP_MIB", "16384")];
     let store = Store::start_with(&keep, "recovery");
@@ -41,54 +87,127 @@ fn main() -> io::Result<()> {
     until("level 3", || info(store.catalog_primary(), "level") >= Some(3));
 
     let start = Instant::now();
-    add_books(store.catalog_primary(), books)?;
-    let log = info(store.catalog_primary(), "applied").unwrap_or_default();
-    writeln!(out, "{books} books in {:.1?}, log of {log} entries", start.elapsed())?;
-
+    add_books(store.catalog_primary(), options.books)?;
     let backup = store.catalog_backup();
-    let size = std::fs::metadata(store.directory().join(backup.name()).join("data.mdb"))?.len();
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        backup.terminate(LIMIT);
-        let start = Instant::now();
-        backup.start();
-        until("reads", || {
-            backup.api.send("GET", "/catalog/query?id=1", &[], None).is_ok_and(|a| a.status == 200)
-        });
-        times.push(start.elapsed());
+    while log_mib(&store, backup)? < options.log_mib {
+        update_books(store.catalog_primary(), MISSED, &|n| Some(title(n)))?;
+        let goal = info(store.catalog_primary(), "applied");
+        until("applied", || info(backup, "applied") >= goal);
     }
-    times.sort_unstable();
-    writeln!(
-        out,
-        "start with a store of {} MiB: takes reads after {:.2?} (median of {times:.2?})",
-        size >> 20,
-        times[ROUNDS / 2]
-    )?;
+    let log = info(store.catalog_primary(), "applied").unwrap_or_default();
+    let mib = log_mib(&store, backup)?;
+    writeln!(out, "{} books in {:.1?}, log of {log} entries and {mib} MiB", options.books, start.elapsed())?;
 
-    let mut times = Vec::new();
-    for _ in 0..ROUNDS {
-        backup.kill();
-        update_books(store.catalog_primary(), MISSED)?;
-        let goal = info(store.catalog_primary(), "applied").unwrap_or_default();
-        let start = Instant::now();
-        backup.start();
-        until("caught up", || info(backup, "applied") >= Some(goal));
-        times.push(start.elapsed());
+    let parts: [(&str, Part); 3] = [("start", started), ("missed", missed), ("beside", beside)];
+    for (name, part) in parts.into_iter().filter(|(name, _)| options.wants(name)) {
+        let mut found = vec![Vec::new(); options.binaries.len()];
+        for _ in 0..ROUNDS {
+            for (binary, found) in options.binaries.iter().zip(&mut found) {
+                if options.binaries.len() > 1 {
+                    run(&store, binary);
+                }
+                found.push(part(&store)?);
+            }
+        }
+        for (binary, found) in options.binaries.iter().zip(found) {
+            writeln!(out, "{name}, {}: {}", binary.display(), Round::all(found))?;
+        }
     }
-    times.sort_unstable();
-    writeln!(
-        out,
-        "missed {MISSED} entries: caught up {:.2?} after its start (median of {times:.2?})",
-        times[ROUNDS / 2]
-    )?;
-
-    wiped(&store, &mut out)
+    if options.wants("lost") { lost(&store, &mut out) } else { Ok(()) }
 }
 
-fn wiped(store: &Store, out: &mut impl io::Write) -> io::Result<()> {
+/// What is done in each round.
+type Part = fn(&Store) -> io::Result<Round>;
+
+/// What one round found.
+#[derive(Clone)]
+struct Round {
+    took: Duration,
+    /// What the buyers waited, before and meanwhile.
+    buys: [Vec<Duration>; 2],
+}
+
+impl Round {
+    fn all(rounds: Vec<Round>) -> String {
+        let mut took: Vec<Duration> = rounds.iter().map(|round| round.took).collect();
+        took.sort_unstable();
+        let mut text = format!("{:.2?} (median of {took:.2?})", took[took.len() / 2]);
+        let [before, meanwhile] =
+            [0, 1].map(|at| rounds.iter().flat_map(move |round| &round.buys[at]).copied());
+        if let (Some((n, before)), Some((m, meanwhile))) = (p99(before), p99(meanwhile)) {
+            text += &format!(
+                "; p99 of buys {before:.2?} before ({n} buys), {meanwhile:.2?} meanwhile ({m} buys)"
+            );
+        }
+        text
+    }
+}
+
+/// How many there are, and the time that all but one in a hundred are below of.
+fn p99(times: impl Iterator<Item = Duration>) -> Option<(usize, Duration)> {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    Some((times.len(), *times.get(times.len() * 99 / 100)?))
+}
+
+/// Has all catalog replicas run this binary, one after the other.
+fn run(store: &Store, binary: &Path) {
+    for daemon in &store.catalogs {
+        daemon.terminate(LIMIT);
+        daemon.run(binary);
+        daemon.start();
+        store.wait_for(daemon);
+        let goal = info(store.catalog_primary(), "applied");
+        until("applied", || info(daemon, "applied") >= goal);
+    }
+}
+
+fn started(store: &Store) -> io::Result<Round> {
     let backup = store.catalog_backup();
+    backup.terminate(LIMIT);
+    let start = Instant::now();
+    backup.start();
+    until("reads", || {
+        backup.api.send("GET", "/catalog/query?id=1", &[], None).is_ok_and(|a| a.status == 200)
+    });
+    Ok(Round { took: start.elapsed(), buys: Default::default() })
+}
+
+fn missed(store: &Store) -> io::Result<Round> {
+    let backup = store.catalog_backup();
+    backup.kill();
+    update_books(store.catalog_primary(), MISSED, &|_| None)?;
+    let start = Instant::now();
+    catch_up(store, backup);
+    Ok(Round { took: start.elapsed(), buys: Default::default() })
+}
+
+fn beside(store: &Store) -> io::Result<Round> {
+    let backup = store.catalog_backup();
+    backup.kill();
+    update_books(store.catalog_primary(), MISSED, &|_| None)?;
+    let ((start, took), buys) = under_buyers(store, || {
+        std::thread::sleep(BEFORE_MISSED);
+        let start = Instant::now();
+        catch_up(store, backup);
+        (start, start.elapsed())
+    });
+    let (before, meanwhile) = buys.into_iter().partition::<Vec<_>, _>(|(at, _)| *at < start);
+    let times = |buys: Vec<(Instant, Duration)>| buys.into_iter().map(|(_, took)| took).collect();
+    Ok(Round { took, buys: [times(before), times(meanwhile)] })
+}
+
+/// Starts a replica, and waits until it has applied what the primary has now.
+fn catch_up(store: &Store, backup: &Daemon) {
+    let goal = info(store.catalog_primary(), "applied");
+    backup.start();
+    until("caught up", || info(backup, "applied") >= goal);
+}
+
+/// Does something while buyers are at work; when each buy began, and how long it took.
+fn under_buyers<R>(store: &Store, work: impl FnOnce() -> R) -> (R, Vec<(Instant, Duration)>) {
     let (stop, times) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
+    let done = std::thread::scope(|scope| {
         for buyer in 0..BUYERS as u64 {
             let (stop, times) = (&stop, &times);
             scope.spawn(move || {
@@ -101,7 +220,17 @@ fn wiped(store: &Store, out: &mut impl io::Write) -> io::Result<()> {
                 }
             });
         }
-        std::thread::sleep(BEFORE);
+        let done = work();
+        stop.store(true, Ordering::Relaxed);
+        done
+    });
+    (done, times.into_inner().expect("no buyer panics"))
+}
+
+fn lost(store: &Store, out: &mut impl io::Write) -> io::Result<()> {
+    let backup = store.catalog_backup();
+    let (result, buys) = under_buyers(store, || {
+        std::thread::sleep(BEFORE_LOST);
         backup.kill();
         std::fs::remove_dir_all(store.directory().join(backup.name()))?;
         let start = Instant::now();
@@ -116,27 +245,29 @@ fn wiped(store: &Store, out: &mut impl io::Write) -> io::Result<()> {
         });
         let goal = info(primary, "applied");
         until("caught up", || info(backup, "applied") >= goal);
-        let whole = start.elapsed();
-        stop.store(true, Ordering::Relaxed);
-        let times = std::mem::take(&mut *times.lock().expect("no buyer panics"));
-        let p99 = |during: bool| {
-            let chosen = times.iter().filter(|(at, _)| (*at >= start) == during);
-            let mut chosen: Vec<Duration> = chosen.map(|(_, took)| *took).collect();
-            chosen.sort_unstable();
-            (chosen.len(), chosen.get(chosen.len() * 99 / 100).copied().unwrap_or_default())
-        };
-        let ((n, before), (m, during)) = (p99(false), p99(true));
-        writeln!(
-            out,
-            "directory lost under {BUYERS} buyers: a voter again, with everything, {whole:.2?} after its start; p99 of buys \
-             {before:.2?} before ({n} buys), {during:.2?} meanwhile ({m} buys)"
-        )
-    })
+        Ok::<_, io::Error>((start, start.elapsed()))
+    });
+    let (start, whole) = result?;
+    let of =
+        |during: bool| buys.iter().filter(move |(at, _)| (*at >= start) == during).map(|(_, took)| *took);
+    let ((n, before), (m, during)) = (p99(of(false)).unwrap_or_default(), p99(of(true)).unwrap_or_default());
+    writeln!(
+        out,
+        "directory lost under {BUYERS} buyers: a voter again, with everything, {whole:.2?} after its start; p99 of buys \
+         {before:.2?} before ({n} buys), {during:.2?} meanwhile ({m} buys)"
+    )
 }
 
 fn info(daemon: &Daemon, field: &str) -> Option<u64> {
     let answer = daemon.api.send("GET", "/info", &[], None).ok().filter(|answer| answer.status == 200)?;
     answer.field(field).as_u64()
+}
+
+/// What the log takes in a replica's store.
+fn log_mib(store: &Store, daemon: &Daemon) -> io::Result<u64> {
+    let directory = store.directory().join(daemon.name());
+    let bytes = ReadOnly::open(&directory, &[LOG]).and_then(|store| store.begin()?.bytes(LOG));
+    Ok(bytes.map_err(io::Error::other)? >> 20)
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {
@@ -147,13 +278,18 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+/// The title of the book that is added as number `n`, from 0.
+fn title(n: u64) -> String {
+    let title = format!("{n:>8} {}", "a title as long as the catalog takes it ".repeat(6));
+    title.chars().take(250).collect()
+}
+
 fn add_books(primary: &Daemon, count: u64) -> io::Result<()> {
     let not_after_ms = not_after_ms(primary)?;
-    let title = |n: u64| format!("{n:>8} {}", "a title as long as the catalog takes it ".repeat(6));
     let create = |n: u64| {
         Write::Create(Create {
             key: format!("book-{n}"),
-            title: title(n).chars().take(250).collect(),
+            title: title(n),
             topic: format!("topic {}", n % 100),
             stock: 1_000_000,
             cost_cents: 1000,
@@ -163,7 +299,12 @@ fn add_books(primary: &Daemon, count: u64) -> io::Result<()> {
     write_all(primary, count, &create)
 }
 
-fn update_books(primary: &Daemon, count: u64) -> io::Result<()> {
+/// Sets the prices of books; entries are as long as those that add them if they name the title.
+fn update_books(
+    primary: &Daemon,
+    count: u64,
+    title: &(dyn Fn(u64) -> Option<String> + Sync),
+) -> io::Result<()> {
     let (round, not_after_ms) = (new_key("update"), not_after_ms(primary)?);
     let update = |n: u64| {
         Write::Update(Update {
@@ -171,7 +312,7 @@ fn update_books(primary: &Daemon, count: u64) -> io::Result<()> {
             book: 8 + n % 100_000,
             stock: None,
             cost_cents: Some(1000 + n % 77),
-            title: None,
+            title: title(n % 100_000),
             topic: None,
             not_after_ms,
         })

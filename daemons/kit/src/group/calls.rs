@@ -139,6 +139,15 @@ impl<R: Send + 'static> Replica<R> {
 
     /// Answers an introduction, and remembers the start it tells of, on disk.
     fn welcome(&self, caller: Hello) -> Result<Welcome, Rejected> {
+        let node = caller.node;
+        let welcome = self.look_at(caller)?;
+        if welcome.verdict == Verdict::Known {
+            self.peers.heard_of(node);
+        }
+        Ok(welcome)
+    }
+
+    fn look_at(&self, caller: Hello) -> Result<Welcome, Rejected> {
         self.at_desk(move |desk, shared| {
             let me = introduction(desk, shared)?;
             let formation = shared.formation.get();

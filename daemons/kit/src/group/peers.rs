@@ -57,6 +57,13 @@ impl<R: Send + 'static> Peers<R> {
         }
     }
 
+    /// A node has given a sign of life, maybe after its link had found it away.
+    pub(super) fn heard_of(&self, node: NodeId) {
+        if let Some((frames, _)) = lock(&self.links).get(&node) {
+            frames.hurry();
+        }
+    }
+
     /// Opens the links to a node of the group, if there are none.
     pub(super) fn connect(&self, process: u64, node: NodeId) {
         let identity = &self.shared.identity;

@@ -11,10 +11,11 @@ use crate::credentials::Credentials;
 
 /// What waits at most; further frames are dropped, and the engine sends again what matters.
 const QUEUE_MAX: Load = Load { items: 8192, bytes: 8 * ITEMS_BYTES_MAX };
-/// What rides in one call at most: half of what a peer takes, since `encode` adds to it.
-const CALL_MAX: Load = Load { items: 1024, bytes: ITEMS_BYTES_MAX / 2 };
-/// Longest frame; a longer one is dropped.
-const FRAME_BYTES_MAX: usize = CALL_MAX.bytes;
+/// What rides in one call at most, but for a longer frame, which rides alone: the peer takes the first of many frames while
+/// the next are on their way.
+const CALL_MAX: Load = Load { items: 1024, bytes: 256 << 10 };
+/// Longest frame; a longer one is dropped. Half of what a peer takes, since `encode` adds to it.
+const FRAME_BYTES_MAX: usize = ITEMS_BYTES_MAX / 2;
 /// Longest silence in one phase of a call. A peer that needs longer to take messages is as good as gone.
 const CALL_LIMIT: Duration = Duration::from_secs(1);
 /// First pause after a failed call; it doubles with each further one.
@@ -67,6 +68,12 @@ impl FrameLink {
     /// Queues a frame; never waits. False if it was dropped: too many wait, or it is too long.
     pub fn send(&self, frame: Vec<u8>) -> bool {
         frame.len() <= FRAME_BYTES_MAX && self.queue.push(frame).is_ok()
+    }
+
+    /// The peer has given a sign of life: what is sent from now on need not wait until the pause after a failed call is
+    /// over.
+    pub fn hurry(&self) {
+        self.queue.hurry();
     }
 
     /// Where it leads.

@@ -39,8 +39,8 @@ pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     /// Signalled when an entry comes and when the queue closes.
     changed: Condvar,
-    /// Signalled when the queue closes.
-    closing: Condvar,
+    /// Signalled when a pause is over before its time.
+    pausing: Condvar,
     gauge: Arc<Gauge>,
 }
 
@@ -50,16 +50,23 @@ struct State<T> {
     load: Load,
     /// Lanes that wait for an entry.
     idle: usize,
+    /// The pause that lasts, or else the next one, is over at once.
+    hurried: bool,
     closed: bool,
 }
 
 impl<T: Weight> Queue<T> {
     pub(super) fn new(max: Load) -> Queue<T> {
-        let state =
-            State { entries: VecDeque::new(), load: Load { items: 0, bytes: 0 }, idle: 0, closed: false };
+        let state = State {
+            entries: VecDeque::new(),
+            load: Load { items: 0, bytes: 0 },
+            idle: 0,
+            hurried: false,
+            closed: false,
+        };
         let gauge = Arc::new(Gauge::default());
         gauge.limit.store(max.items as u64, Ordering::Relaxed);
-        Queue { max, state: Mutex::new(state), changed: Condvar::new(), closing: Condvar::new(), gauge }
+        Queue { max, state: Mutex::new(state), changed: Condvar::new(), pausing: Condvar::new(), gauge }
     }
 
     /// What it holds and has carried, for those who count.
@@ -121,18 +128,24 @@ impl<T: Weight> Queue<T> {
         !state.closed
     }
 
-    /// Waits; false if the queue has closed.
+    /// Waits, until it is told to hurry at the latest; false if the queue has closed.
     pub(super) fn pause(&self, rest: Duration) -> bool {
         let deadline = Instant::now() + rest;
         let mut state = self.lock();
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
-            if state.closed || rest.is_zero() {
+            if state.closed || rest.is_zero() || std::mem::take(&mut state.hurried) {
                 return !state.closed;
             }
-            let waited = self.closing.wait_timeout(state, rest);
+            let waited = self.pausing.wait_timeout(state, rest);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Ends a pause, or the next one if none lasts.
+    pub(super) fn hurry(&self) {
+        self.lock().hurried = true;
+        self.pausing.notify_all();
     }
 
     /// Drops all entries.
@@ -151,7 +164,7 @@ impl<T: Weight> Queue<T> {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
-        self.closing.notify_all();
+        self.pausing.notify_all();
         self.clear();
     }
 
@@ -225,6 +238,23 @@ mod tests {
         queue.close();
         assert!(!waiting.join().unwrap());
         assert!(!pausing.join().unwrap());
+    }
+
+    #[test]
+    fn hurry_ends_one_pause() {
+        let long = Duration::from_secs(60);
+        let queue = Arc::new(Queue::<(usize, usize)>::new(LOTS));
+        queue.hurry();
+        assert!(queue.pause(long), "the next one, if none lasts");
+        let pausing = {
+            let queue = queue.clone();
+            thread::spawn(move || queue.pause(long))
+        };
+        thread::sleep(Duration::from_millis(20));
+        queue.hurry();
+        assert!(pausing.join().unwrap());
+        let start = Instant::now();
+        assert!(queue.pause(Duration::from_millis(20)) && start.elapsed() >= Duration::from_millis(20));
     }
 
     proptest! {

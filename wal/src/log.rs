@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use crate::entry::{self, Chain, Entry};
+use crate::entry::{self, Chain, Entry, Record};
 use crate::error::{Error, Result};
 use crate::meta::{self, Mark};
 use crate::store::{LOG, Read, Write};
@@ -190,6 +190,11 @@ impl Log {
         }
     }
 
+    /// From this index on, all entries are cached.
+    pub(crate) fn cached_from(&self) -> u64 {
+        self.cache.front().map_or(self.last.index + 1, |entry| entry.index)
+    }
+
     /// The cached entry at `index`.
     pub fn cached(&self, index: u64) -> Option<&Entry> {
         let first = self.cache.front()?.index;
@@ -223,17 +228,26 @@ pub fn read(txn: &dyn Read, index: u64) -> Result<(Entry, Chain)> {
 /// Visits the entries from `from` on, each with its chain, until the visitor breaks. Fails at the first entry that
 /// is damaged or missing.
 pub fn scan(txn: &dyn Read, from: u64, visit: &mut dyn FnMut(Entry, Chain) -> ControlFlow<()>) -> Result<()> {
+    records(txn, from, &mut |record| visit(record.to_entry(), record.chain))
+}
+
+/// The same for the records as they lie in the log.
+pub(crate) fn records(
+    txn: &dyn Read,
+    from: u64,
+    visit: &mut dyn FnMut(&Record<'_>) -> ControlFlow<()>,
+) -> Result<()> {
     let mut next = None;
     let mut fault = None;
     txn.scan(LOG, &key(from), &mut |key, record| {
-        let decoded = index_of(key).and_then(|index| match next {
+        let read = index_of(key).and_then(|index| match next {
             Some(wanted) if wanted != index => Err(Error::damaged_entry(wanted, "nothing")),
-            _ => entry::decode(index, record),
+            _ => Record::read(index, record),
         });
-        match decoded {
-            Ok((entry, chain)) => {
-                next = Some(entry.index + 1);
-                visit(entry, chain)
+        match read {
+            Ok(record) => {
+                next = Some(record.index + 1);
+                visit(&record)
             }
             Err(error) => {
                 fault = Some(error);

@@ -10,7 +10,7 @@
 use raft::eraftpb;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Class, Command, Entry, Stamp};
+use crate::entry::{Class, Command, Entry, Record, Stamp};
 
 /// Bytes before the payload in an engine entry's data.
 const DATA_HEAD: usize = 1 + 1 + 8 + 8;
@@ -21,20 +21,32 @@ const MEMBERSHIP_BYTES_MAX: usize = 1024;
 
 /// An engine entry's data for a command.
 pub(super) fn data(stamp: Stamp, command: &Command) -> Vec<u8> {
-    let mut data = Vec::with_capacity(DATA_HEAD + command.payload.len());
-    data.push(command.kind);
-    data.push(command.version);
+    data_of(stamp, command.kind, command.version, &command.payload)
+}
+
+fn data_of(stamp: Stamp, kind: u8, version: u8, payload: &[u8]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(DATA_HEAD + payload.len());
+    data.push(kind);
+    data.push(version);
     data.extend_from_slice(&stamp.wall_ms.to_le_bytes());
     data.extend_from_slice(&stamp.log_ms.to_le_bytes());
-    data.extend_from_slice(&command.payload);
+    data.extend_from_slice(payload);
     data
 }
 
 /// The engine's entry as ours. An engine entry that no version of this crate wrote is an error.
 pub(super) fn from_engine(entry: &eraftpb::Entry) -> Result<Entry, String> {
-    let none = Command { kind: 0, version: 0, payload: Vec::new() };
-    let (class, stamp, command) = match entry.get_entry_type() {
-        eraftpb::EntryType::EntryNormal if entry.data.is_empty() => (Class::Normal, Stamp::default(), none),
+    let (class, stamp, kind, version, payload) = parts(entry)?;
+    let command = Command { kind, version, payload: payload.to_vec() };
+    Ok(Entry { index: entry.index, term: entry.term, stamp, class, command })
+}
+
+/// What an engine entry says, without a copy: class, stamp, kind, version and payload.
+fn parts(entry: &eraftpb::Entry) -> Result<(Class, Stamp, u8, u8, &[u8]), String> {
+    match entry.get_entry_type() {
+        eraftpb::EntryType::EntryNormal if entry.data.is_empty() => {
+            Ok((Class::Normal, Stamp::default(), 0, 0, &[]))
+        }
         eraftpb::EntryType::EntryNormal => {
             let Some((head, payload)) = entry.data.split_at_checked(DATA_HEAD) else {
                 return Err(format!("entry {} with {} bytes of data", entry.index, entry.data.len()));
@@ -43,36 +55,48 @@ pub(super) fn from_engine(entry: &eraftpb::Entry) -> Result<Entry, String> {
                 wall_ms: u64::from_le_bytes(head[2..10].try_into().expect("eight bytes")),
                 log_ms: u64::from_le_bytes(head[10..18].try_into().expect("eight bytes")),
             };
-            let command = Command { kind: head[0], version: head[1], payload: payload.to_vec() };
-            (Class::Normal, stamp, command)
+            Ok((Class::Normal, stamp, head[0], head[1], payload))
         }
         eraftpb::EntryType::EntryConfChange => {
-            return Err(format!("entry {} of the old membership form", entry.index));
+            Err(format!("entry {} of the old membership form", entry.index))
         }
-        eraftpb::EntryType::EntryConfChangeV2 if entry.data.len() > MEMBERSHIP_BYTES_MAX => {
-            return Err(format!(
-                "entry {} changes the members by {} bytes, at most {MEMBERSHIP_BYTES_MAX} are taken",
-                entry.index,
-                entry.data.len()
-            ));
-        }
-        eraftpb::EntryType::EntryConfChangeV2 => {
-            let command = Command { payload: entry.data.to_vec(), ..none };
-            (Class::Membership, Stamp::default(), command)
-        }
-    };
-    Ok(Entry { index: entry.index, term: entry.term, stamp, class, command })
+        eraftpb::EntryType::EntryConfChangeV2 if entry.data.len() > MEMBERSHIP_BYTES_MAX => Err(format!(
+            "entry {} changes the members by {} bytes, at most {MEMBERSHIP_BYTES_MAX} are taken",
+            entry.index,
+            entry.data.len()
+        )),
+        eraftpb::EntryType::EntryConfChangeV2 => Ok((Class::Membership, Stamp::default(), 0, 0, &entry.data)),
+    }
 }
 
 /// Our entry as the engine's.
 pub(super) fn to_engine(entry: &Entry) -> eraftpb::Entry {
-    let mut engine = eraftpb::Entry { index: entry.index, term: entry.term, ..Default::default() };
-    match entry.class {
-        Class::Normal if entry.command.kind == 0 => {}
-        Class::Normal => engine.data = data(entry.stamp, &entry.command).into(),
+    let Entry { index, term, stamp, class, ref command } = *entry;
+    engine(index, term, stamp, class, command.kind, command.version, &command.payload)
+}
+
+/// The engine's entry of a record in the log.
+pub(super) fn stored(record: &Record<'_>) -> eraftpb::Entry {
+    let Record { index, term, stamp, class, kind, version, payload, .. } = *record;
+    engine(index, term, stamp, class, kind, version, payload)
+}
+
+fn engine(
+    index: u64,
+    term: u64,
+    stamp: Stamp,
+    class: Class,
+    kind: u8,
+    version: u8,
+    payload: &[u8],
+) -> eraftpb::Entry {
+    let mut engine = eraftpb::Entry { index, term, ..Default::default() };
+    match class {
+        Class::Normal if kind == 0 => {}
+        Class::Normal => engine.data = data_of(stamp, kind, version, payload).into(),
         Class::Membership => {
             engine.set_entry_type(eraftpb::EntryType::EntryConfChangeV2);
-            engine.data = entry.command.payload.clone().into();
+            engine.data = payload.to_vec().into();
         }
     }
     engine
@@ -159,6 +183,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<eraftpb::Message, String> {
     let wire: WireMessage<'_> = postcard::from_bytes(bytes).map_err(|error| error.to_string())?;
     let kind = message_type(wire.kind)?;
     let mut message = eraftpb::Message {
+        entries: Vec::with_capacity(wire.entries.len()).into(),
         to: wire.to,
         from: wire.from,
         term: wire.term,
@@ -186,7 +211,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<eraftpb::Message, String> {
             2 => eraftpb::EntryType::EntryConfChangeV2,
             other => return Err(format!("entry type {other}")),
         });
-        from_engine(&engine)?;
+        parts(&engine)?;
         message.entries.push(engine);
     }
     if let Some(snapshot) = wire.snapshot {

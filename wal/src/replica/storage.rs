@@ -1,6 +1,7 @@
 //! What the engine reads: the log, its hard state and its voters. All writes are the replica's.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 
 use raft::eraftpb::{self, ConfState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
@@ -10,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::log::{self, Log};
 use crate::meta::HardState;
 use crate::store::Store;
+
+/// Bytes of an entry beside its data, as the engine counts them.
+const ENTRY_BYTES: u64 = 24;
 
 /// The engine's view of the store.
 pub(super) struct Storage<'s> {
@@ -42,6 +46,25 @@ impl<'s> Storage<'s> {
     }
 }
 
+/// Entries for the engine, up to a bound.
+struct Taken {
+    entries: Vec<eraftpb::Entry>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Taken {
+    /// Takes the entry if there is room for it, as there is for a first one of any size; says whether it did.
+    fn take(&mut self, entry: eraftpb::Entry) -> bool {
+        self.bytes += entry.data.len() as u64 + ENTRY_BYTES;
+        let takes = self.bytes <= self.bytes_max || self.entries.is_empty();
+        if takes {
+            self.entries.push(entry);
+        }
+        takes
+    }
+}
+
 impl raft::Storage for Storage<'_> {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let hard = eraftpb::HardState {
@@ -71,28 +94,32 @@ impl raft::Storage for Storage<'_> {
             let told = if context.can_async() { StorageError::LogTemporarilyUnavailable } else { other() };
             self.failed(error, told)
         };
-        let bytes_max = max_size.into().unwrap_or(u64::MAX);
-        let mut bytes = 0;
-        let mut entries: Vec<eraftpb::Entry> = Vec::new();
-        let mut txn = None;
-        for index in low..high {
-            let entry = match self.log.cached(index) {
-                Some(entry) => codec::to_engine(entry),
-                None => {
-                    if txn.is_none() {
-                        txn = Some(self.store.read().map_err(failed)?);
+        let mut taken =
+            Taken { entries: Vec::new(), bytes: 0, bytes_max: max_size.into().unwrap_or(u64::MAX) };
+        let (mut next, mut full) = (low, false);
+        let cached = self.log.cached_from().clamp(low, high);
+        if next < cached {
+            let txn = self.store.read().map_err(failed)?;
+            log::records(&*txn, low, &mut |record| {
+                if record.index == next {
+                    full = !taken.take(codec::stored(record));
+                    next += 1;
+                    if !full && next < cached {
+                        return ControlFlow::Continue(());
                     }
-                    let txn = txn.as_deref().expect("just opened");
-                    codec::to_engine(&log::read(txn, index).map_err(failed)?.0)
                 }
-            };
-            bytes += entry.data.len() as u64 + 24;
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
+                ControlFlow::Break(())
+            })
+            .map_err(failed)?;
+            if !full && next < cached {
+                return Err(failed(Error::damaged_entry(next, "nothing")));
             }
-            entries.push(entry);
         }
-        Ok(entries)
+        if !full {
+            let mut entries = (next..high).map_while(|index| self.log.cached(index));
+            entries.all(|entry| taken.take(codec::to_engine(entry)));
+        }
+        Ok(taken.entries)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {

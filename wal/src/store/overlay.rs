@@ -45,9 +45,11 @@ impl Changes {
 
     /// Makes all changes in `txn`, table by table, in the order of keys.
     pub fn flush_into(&self, txn: &mut dyn Write) -> Result<()> {
-        for (table, map) in &self.tables {
+        for (table, map) in self.tables.iter().filter(|(_, map)| !map.is_empty()) {
+            let last = txn.last(*table)?.map_or(Key::new(), |(last, _)| Key::from_slice(last));
             for (key, change) in map {
                 match change {
+                    Some(value) if *key > last => txn.append(*table, key, value)?,
                     Some(value) => txn.put(*table, key, value)?,
                     None => drop(txn.delete(*table, key)?),
                 }
@@ -194,15 +196,15 @@ pub struct Overlay<'o> {
     base: &'o dyn Read,
     changes: &'o mut Changes,
     /// One for each table that was looked into, few enough to look through.
-    known: RefCell<Vec<Known>>,
+    known: RefCell<Vec<Known<'o>>>,
 }
 
 /// What is known of a table in the base, so that a key that was just asked for, and one behind all others, are
 /// not looked for again when they are written.
-struct Known {
+struct Known<'o> {
     table: Table,
-    /// The key that was looked up last, and whether it is there.
-    asked: (Key, bool),
+    /// The key that was looked up last, and what is there.
+    asked: (Key, Option<&'o [u8]>),
     /// The greatest key, empty in an empty table; `None` before the first look.
     last: Option<Key>,
 }
@@ -228,19 +230,27 @@ impl<'o> Overlay<'o> {
 }
 
 /// What is known of `table`, maybe nothing.
-fn known(all: &mut Vec<Known>, table: Table) -> &mut Known {
+fn known<'k, 'o>(all: &'k mut Vec<Known<'o>>, table: Table) -> &'k mut Known<'o> {
     let at = all.iter().position(|known| known.table == table).unwrap_or_else(|| {
-        all.push(Known { table, asked: (Key::new(), false), last: None });
+        all.push(Known { table, asked: (Key::new(), None), last: None });
         all.len() - 1
     });
     &mut all[at]
 }
 
-impl Known {
+impl<'o> Known<'o> {
+    /// The base's value under `key`. There is none under an empty key.
+    fn get(&mut self, base: &'o dyn Read, key: &[u8]) -> Result<Option<&'o [u8]>> {
+        if self.asked.0.as_slice() != key {
+            self.asked = (Key::from_slice(key), base.get(self.table, key)?);
+        }
+        Ok(self.asked.1)
+    }
+
     /// Whether the base has a value under `key`.
     fn has(&mut self, base: &dyn Read, key: &[u8]) -> Result<bool> {
         if self.asked.0.as_slice() == key {
-            return Ok(self.asked.1);
+            return Ok(self.asked.1.is_some());
         }
         if self.last.is_none() {
             self.last = Some(base.last(self.table)?.map_or(Key::new(), |(last, _)| Key::from_slice(last)));
@@ -257,9 +267,7 @@ impl Read for Overlay<'_> {
         if let Some(change) = self.changes.of(table).get(key) {
             return Ok(change.as_deref());
         }
-        let value = self.base.get(table, key)?;
-        known(&mut self.known.borrow_mut(), table).asked = (Key::from_slice(key), value.is_some());
-        Ok(value)
+        known(&mut self.known.borrow_mut(), table).get(self.base, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<()> {

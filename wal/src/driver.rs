@@ -32,6 +32,9 @@ pub const CLIENTS_MAX: usize = 6_144;
 const DEAD_READERS_EVERY_MS: u64 = 20_000;
 /// Inputs taken in one turn.
 const DRAIN_MAX: usize = 2_048;
+/// Bytes of frames after which a turn takes no more inputs: a replica that catches up then acknowledges what it has, while
+/// the rest is on its way, and what a turn needs stays small.
+const DRAIN_BYTES_MAX: usize = 256 << 10;
 
 /// Where the driver gets the time from.
 pub type Clock = Box<dyn Fn() -> Now + Send>;
@@ -419,16 +422,20 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
         *now = (self.outside.clock)();
-        let mut taken = 0;
+        let (mut taken, mut bytes) = (0, 0);
         while let Some(message) = next {
             match message {
-                Message::Input(input) => self.replica.receive(input, *now),
+                Message::Input(input) => {
+                    bytes += bytes_of(&input);
+                    self.replica.receive(input, *now);
+                }
                 Message::Job(job) => self.work(job, *now)?,
                 Message::Start(_) => {}
                 Message::Stop => return Ok(false),
             }
             taken += 1;
-            next = if taken < DRAIN_MAX { self.messages.try_recv().ok() } else { None };
+            let more = taken < DRAIN_MAX && bytes < DRAIN_BYTES_MAX;
+            next = if more { self.messages.try_recv().ok() } else { None };
         }
         Ok(true)
     }
@@ -441,6 +448,14 @@ impl<M: StateMachine, T: Transport> Driver<'_, M, T> {
             status: Some(replica.status()),
             acknowledged_by: &|peer| replica.acknowledged_by(peer),
         })
+    }
+}
+
+/// Bytes of frames in an input.
+fn bytes_of<R>(input: &Input<R>) -> usize {
+    match input {
+        Input::Frames(frames) => frames.iter().map(Vec::len).sum(),
+        _ => 0,
     }
 }
 

@@ -242,6 +242,24 @@ fn what_is_applied_shows_soon_without_any_other_traffic() {
 }
 
 #[test]
+fn a_turn_takes_few_large_frames_and_leaves_the_rest_to_the_next() {
+    const FRAMES: u64 = 10;
+    let (members, _) = running("large", 1, Duration::from_secs(60));
+    let handle = &members[0].handle;
+    let (release, blocked) = mpsc::channel::<()>();
+    assert!(handle.run(Box::new(move |_| {
+        blocked.recv().unwrap();
+        Ok(())
+    })));
+    // Nothing that the engine takes, and as many bytes as a turn does.
+    (0..FRAMES).for_each(|_| assert!(handle.deliver(Input::Frames(vec![vec![0xff; 256 << 10]]))));
+    let before = handle.published().beats();
+    release.send(()).unwrap();
+    until("empty inbox", || handle.waiting() == 0);
+    until("turn for each", || handle.published().beats() >= before + FRAMES);
+}
+
+#[test]
 fn a_full_inbox_turns_away_at_once_and_loses_nothing_it_took() {
     let (mut members, _) = running("flood", 1, FAST);
     let member = &mut members[0];

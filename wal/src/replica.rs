@@ -64,9 +64,10 @@ pub const ELECTION_TICKS: usize = 10;
 pub const HEARTBEAT_TICKS: usize = 2;
 
 /// Most bytes of entries in one message to a peer.
-const MESSAGE_BYTES_MAX: u64 = 256 << 10;
-/// Most messages on the way to one peer before its acknowledgement.
-const IN_FLIGHT_MAX: usize = 256;
+const MESSAGE_BYTES_MAX: u64 = 64 << 10;
+/// Most messages on the way to one peer before its acknowledgement. A peer that missed much gets so many at once, which
+/// takes the primary some tens of milliseconds in which it does nothing else, and then as many more as it acknowledges.
+const IN_FLIGHT_MAX: usize = 32;
 /// Most bytes of proposals that are not yet committed; beyond it proposals are refused with `Refused::Full`.
 const UNCOMMITTED_BYTES_MAX: u64 = 32 << 20;
 /// Most bytes of committed entries applied in one turn.

@@ -89,6 +89,8 @@ pub struct Cluster {
     pub trace: Vec<String>,
     /// Bytes of the largest frame that was sent.
     pub frame_bytes_max: usize,
+    /// Most frames that were on their way from one node to another at a time.
+    pub frames_max: usize,
     cuts: BTreeSet<(usize, usize)>,
     events: Events,
     proposals: Vec<Vec<Set>>,
@@ -106,6 +108,7 @@ impl Cluster {
             checker: Checker::default(),
             trace: Vec::new(),
             frame_bytes_max: 0,
+            frames_max: 0,
             cuts: BTreeSet::new(),
             events: Events::default(),
             proposals: Vec::new(),
@@ -554,6 +557,8 @@ impl Cluster {
                     self.say(format!("n{} {arrow} n{} {}", from + 1, to + 1, wire::describe(&frame)));
                     if !cut {
                         self.network.push_back(Envelope { from, to, frame });
+                        let same = self.network.iter().filter(|other| (other.from, other.to) == (from, to));
+                        self.frames_max = self.frames_max.max(same.count());
                     }
                 }
                 Event::Applied { node, index, set } => {

@@ -102,8 +102,12 @@ impl goldenscript::Runner for Script {
                 cluster.turns(n);
                 cluster.trace.retain(|line| !line.contains("kkkk") && !line.contains("answers proposal"));
             }
-            // frames: the size of the largest frame that was sent so far.
-            "frames" => shown.push(format!("largest frame: {} KiB", cluster.frame_bytes_max >> 10)),
+            // frames: the size of the largest frame so far, and how many were on their way to one node.
+            "frames" => shown.push(format!(
+                "largest frame: {} KiB; at most {} on their way from one node to another",
+                cluster.frame_bytes_max >> 10,
+                cluster.frames_max
+            )),
             // read nX: asks nX for a read point.
             "read" => cluster.read(node(args.next_pos())?),
             // deliver [N]: delivers N frames, oldest first; without N all that are on their way now.

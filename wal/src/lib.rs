@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod level;
 pub mod log;
 pub mod meta;
+pub mod repair;
 pub mod replica;
 pub mod rescue;
 pub mod scrub;

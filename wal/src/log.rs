@@ -208,6 +208,21 @@ pub fn place(txn: &dyn Read, index: u64) -> Result<Mark> {
     if index == start.index { Ok(start) } else { mark_at(txn, index) }
 }
 
+/// Index of the last entry, also if its record is damaged.
+///
+/// # Errors
+/// When neither that record nor the one before it shows that the key is the one it was written under.
+pub fn last_index(txn: &dyn Read) -> Result<u64> {
+    let Some((key, record)) = txn.last(LOG)? else { return Ok(meta::log_start(txn)?.index) };
+    let index = index_of(key)?;
+    let Err(error) = Record::read(index, record) else { return Ok(index) };
+    let before = match txn.below(LOG, key)? {
+        Some((before, _)) => index_of(before)?,
+        None => meta::log_start(txn)?.index,
+    };
+    if before.checked_add(1) == Some(index) { Ok(index) } else { Err(error) }
+}
+
 pub(crate) fn mark(entry: &Entry, chain: Chain) -> Mark {
     Mark { index: entry.index, term: entry.term, log_ms: entry.stamp.log_ms, chain }
 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::inspect::Finding;
 use crate::log;
 use crate::meta::{self, Mark};
+use crate::repair;
 use crate::state_machine;
 use crate::store::{LOG, META, Source, Table};
 
@@ -46,6 +47,8 @@ pub struct Scrubbed {
     pub bytes: u64,
     /// What is not as it was written. The rest of that table, or of the log, is left out of this pass.
     pub finding: Option<Finding>,
+    /// What a repair of it takes: see `repair::at_least`.
+    pub at_least: Option<u64>,
 }
 
 impl Scrub {
@@ -67,19 +70,22 @@ impl Scrub {
             At::Table(_) if self.tables.is_empty() => return Ok(None),
             At::Table(after) => self.read_table(source, after, &mut bytes),
         };
-        let finding = match read {
+        let (finding, at_least) = match read {
             Ok(Some(at)) => {
                 self.at = at;
-                return Ok(Some(Scrubbed { bytes, finding: None }));
+                return Ok(Some(Scrubbed { bytes, finding: None, at_least: None }));
             }
-            Ok(None) => None,
-            Err(error) => Some(Finding::of(error)?),
+            Ok(None) => (None, None),
+            Err(error) => {
+                let at_least = repair::at_least(&error);
+                (Some(Finding::of(error)?), at_least)
+            }
         };
         // The end of the log or of a table.
         if let At::Table(_) = std::mem::replace(&mut self.at, At::Table(Vec::new())) {
             self.tables.pop();
         }
-        Ok(Some(Scrubbed { bytes, finding }))
+        Ok(Some(Scrubbed { bytes, finding, at_least }))
     }
 
     /// Where to go on in the log; `None` at its end.
@@ -157,7 +163,7 @@ impl Scrub {
 }
 
 /// The place of the record, if it is whole and follows that.
-fn follows(before: &Mark, key: &[u8], record: &[u8]) -> Result<Mark> {
+pub(crate) fn follows(before: &Mark, key: &[u8], record: &[u8]) -> Result<Mark> {
     let index = log::index_of(key)?;
     if index != before.index + 1 {
         let what = format!("nothing; the next record is that of {index}");

@@ -14,6 +14,7 @@ mod locks;
 mod open_port;
 mod recovery;
 mod reference_files;
+mod repair;
 mod seeing;
 mod shown;
 mod smoke;

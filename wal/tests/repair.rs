@@ -13,7 +13,7 @@ use wal::repair::{Repair, Repaired, at_least, repair};
 use wal::replica::{Config, Input, Keep, Now, Proposal, Replica, Transport};
 use wal::scrub::Scrub;
 use wal::snapshot::{Head, InMemory, Incoming, Snapshot, chunk};
-use wal::store::{LOG, META, Memory, Store, Write};
+use wal::store::{LOG, Lmdb, META, Memory, Store, Write};
 use wal::{Command, Entry, State, StateHash, StateMachine, Table, state_machine};
 
 const TIMES: Table = Table { id: 8, name: "times" };
@@ -40,7 +40,7 @@ impl Transport for Nowhere {
     fn send(&mut self, _: u64, _: Vec<u8>) {}
 }
 
-fn write(store: &Memory, change: impl FnOnce(&mut dyn Write) -> Result<()>) {
+fn write(store: &dyn Store, change: impl FnOnce(&mut dyn Write) -> Result<()>) {
     let mut txn = store.write().unwrap();
     change(&mut *txn).unwrap();
     txn.commit().unwrap();
@@ -49,13 +49,17 @@ fn write(store: &Memory, change: impl FnOnce(&mut dyn Write) -> Result<()>) {
 /// The store of the only voter of a group.
 fn founded() -> Memory {
     let store = Memory::new();
-    let formation = Formation { cluster: [7; 16], members: [1; 16], voters: vec![(1, 1)] };
-    write(&store, |txn| meta::set_formation(txn, &formation));
+    found(&store);
     store
 }
 
+fn found(store: &dyn Store) {
+    let formation = Formation { cluster: [7; 16], members: [1; 16], voters: vec![(1, 1)] };
+    write(store, |txn| meta::set_formation(txn, &formation));
+}
+
 /// Runs the group on its store until it has applied these numbers, an entry each, and what was there before.
-fn run(store: &Memory, numbers: RangeInclusive<u64>) {
+fn run(store: &dyn Store, numbers: RangeInclusive<u64>) {
     let config = Config {
         node: 1,
         voters: vec![1],
@@ -84,7 +88,7 @@ fn run(store: &Memory, numbers: RangeInclusive<u64>) {
     assert_eq!(replica.status().applied.index, replica.status().last);
 }
 
-fn snapshot(store: &Memory) -> Snapshot {
+fn snapshot(store: &dyn Store) -> Snapshot {
     let txn = store.read().unwrap();
     let head = Head::of(&*txn).unwrap().unwrap();
     let mut incoming = Incoming::new(head, TABLES, Box::new(InMemory::default())).unwrap();
@@ -94,20 +98,20 @@ fn snapshot(store: &Memory) -> Snapshot {
     incoming.finish()
 }
 
-fn last(store: &Memory) -> u64 {
+fn last(store: &dyn Store) -> u64 {
     log::last_index(&*store.read().unwrap()).unwrap()
 }
 
-fn hard(store: &Memory) -> HardState {
+fn hard(store: &dyn Store) -> HardState {
     meta::hard_state(&*store.read().unwrap()).unwrap()
 }
 
-fn state_hash(store: &Memory) -> StateHash {
+fn state_hash(store: &dyn Store) -> StateHash {
     state_machine::state_hash(&*store.read().unwrap(), TABLES).unwrap()
 }
 
 /// The records of the log from an index on.
-fn records(store: &Memory, from: u64) -> Vec<Vec<u8>> {
+fn records(store: &dyn Store, from: u64) -> Vec<Vec<u8>> {
     let mut records = Vec::new();
     let visit = &mut |_: &[u8], record: &[u8]| {
         records.push(record.to_vec());
@@ -122,7 +126,7 @@ fn flip_entry(store: &Memory, index: u64) {
 }
 
 /// What a pass of the scrub finds, and what a repair of it takes.
-fn findings(store: &Memory) -> Vec<Option<u64>> {
+fn findings(store: &dyn Store) -> Vec<Option<u64>> {
     let mut scrub = Scrub::new(TABLES);
     let mut found = Vec::new();
     while let Some(step) = scrub.step(store).unwrap() {
@@ -132,7 +136,7 @@ fn findings(store: &Memory) -> Vec<Option<u64>> {
 }
 
 /// Everything in a store, for "nothing was changed".
-fn content(store: &Memory) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn content(store: &dyn Store) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut rows = Vec::new();
     for table in [LOG, META, TIMES] {
         let visit = &mut |key: &[u8], value: &[u8]| {
@@ -144,7 +148,7 @@ fn content(store: &Memory) -> Vec<(Vec<u8>, Vec<u8>)> {
     rows
 }
 
-fn refused(store: &Memory, with: &Memory) -> Error {
+fn refused(store: &dyn Store, with: &dyn Store) -> Error {
     let before = content(store);
     let error = repair(store, TABLES, &mut snapshot(with)).unwrap_err();
     assert_eq!(content(store), before, "nothing was changed");
@@ -182,9 +186,10 @@ fn what_was_acknowledged_after_the_snapshot_is_kept_and_so_is_the_vote() {
     // What is kept is applied as after any start.
     run(&own, 101..=101);
     run(&peer, 101..=101);
-    let times = |store: &Memory| store.read().unwrap().count(TIMES).unwrap();
+    let times = |store: &dyn Store| store.read().unwrap().count(TIMES).unwrap();
     assert_eq!((times(&own), times(&peer)), (101, 101));
-    let hashes = |store: &Memory| (state_hash(store), meta::applied(&*store.read().unwrap()).unwrap().hash);
+    let hashes =
+        |store: &dyn Store| (state_hash(store), meta::applied(&*store.read().unwrap()).unwrap().hash);
     assert_eq!(hashes(&own).0, hashes(&own).1);
 }
 
@@ -245,10 +250,13 @@ fn damage_after_the_snapshot_takes_a_later_one() {
     assert_eq!(done, Repair::Done(Repaired { state: last(&peer), last: last(&peer) }));
 
     // The last entry is no exception, and neither is one that is not there.
-    for damage in [|store: &Memory| flip_entry(store, last(store)), |store: &Memory| {
-        let index = last(store) - 1;
-        write(store, |txn| txn.delete(LOG, &index.to_be_bytes()).map(drop));
-    }] {
+    for damage in [
+        |store: &Memory| flip_entry(store, last(store)),
+        |store: &Memory| {
+            let index = last(store) - 1;
+            write(store, |txn| txn.delete(LOG, &index.to_be_bytes()).map(drop));
+        },
+    ] {
         let own = peer.image();
         damage(&own);
         match repair(&own, TABLES, &mut snapshot(&early)).unwrap() {
@@ -280,7 +288,9 @@ fn what_can_never_be_committed_goes() {
         class: wal::entry::Class::Normal,
         command: command.clone(),
     };
-    write(&own, |txn| Log::open(&*txn)?.append(txn, &(start + 1..=start + 20).map(entry).collect::<Vec<_>>()));
+    write(&own, |txn| {
+        Log::open(&*txn)?.append(txn, &(start + 1..=start + 20).map(entry).collect::<Vec<_>>())
+    });
     run(&peer, 51..=55);
     let index = last(&peer);
     assert!(index < last(&own) && hard(&peer).term > term);
@@ -328,4 +338,36 @@ fn what_a_snapshot_cannot_help_is_left_alone() {
     let own = peer.image();
     write(&own, |txn| meta::set_diverged(txn, &Diverged { index: 5, own: 1, logged: 2 }));
     assert!(matches!(refused(&own, &peer), Error::Diverged(_)));
+}
+
+/// The same on a disk, where what is read and what is written are pages of one file.
+#[test]
+fn a_store_on_disk_is_repaired_and_opens_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Lmdb::open(directory.path(), &[LOG, META, TIMES], 64 << 20).unwrap();
+    let (kept, hash) = {
+        let own = open();
+        found(&own);
+        run(&own, 1..=200);
+        let mut early = snapshot(&own);
+        let of = early.head().mark.index;
+        run(&own, 201..=2_000);
+        let (kept, hash) = (records(&own, of + 1), state_hash(&own));
+        write(&own, |txn| {
+            for (table, key) in [(LOG, 20u64), (TIMES, 50)] {
+                let mut value = txn.get(table, &key.to_be_bytes())?.unwrap().to_vec();
+                *value.last_mut().unwrap() ^= 1;
+                txn.put(table, &key.to_be_bytes(), &value)?;
+            }
+            Ok(())
+        });
+        assert_eq!(findings(&own), [Some(20), Some(0)]);
+        let done = repair(&own, TABLES, &mut early).unwrap();
+        assert_eq!(done, Repair::Done(Repaired { state: of, last: of + kept.len() as u64 }));
+        (kept, hash)
+    };
+    let own = open();
+    assert_eq!((findings(&own), records(&own, 0)), (vec![], kept));
+    run(&own, 1..=0);
+    assert_eq!(state_hash(&own), hash);
 }

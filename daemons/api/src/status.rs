@@ -112,6 +112,8 @@ pub struct ReplicaStatus {
     pub disk: DiskStatus,
     /// Whether its data are as they were written.
     pub scrub: ScrubStatus,
+    /// How it stands with damage that is repaired from the peers.
+    pub repair: RepairStatus,
     /// Inputs that wait for the replica thread.
     pub inbox: u64,
     /// How many may wait before clients are turned away.
@@ -167,6 +169,20 @@ pub struct ScrubStatus {
     pub finished_ms: u64,
     /// What is not as it was written, by the newest pass.
     pub findings: Vec<String>,
+}
+
+/// Damage that is repaired from the peers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RepairStatus {
+    /// What is damaged, while the replica takes no part because of it.
+    pub damage: Vec<String>,
+    /// Repairs since it was started.
+    pub repairs: u64,
+    /// When the newest repair of this directory ended, in ms since 1970; 0: there was none.
+    pub repaired_ms: u64,
+    /// What it repaired.
+    pub repaired: Vec<String>,
 }
 
 /// What a catalog replica's visible state counts, and on the primary who holds leases.

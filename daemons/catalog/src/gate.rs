@@ -301,7 +301,7 @@ impl Gate {
             }
             Err(error) => {
                 // It would ask itself for ever, and be a primary that takes no write.
-                kit::group::end_if_damaged(&error);
+                self.shared.replica.end_if_damaged(&error);
                 log::warn!("cannot read who may hold leases: {error}; trying again");
                 Confirmed::No
             }

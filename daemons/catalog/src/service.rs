@@ -132,6 +132,10 @@ impl Service {
 
     /// Answers queries from what this replica has, however old.
     pub fn read_local(&self, queries: &[Query]) -> Result<Vec<Read>, ServiceError> {
+        if self.replica.quarantine().is_some() {
+            let why = format!("this replica waits for {}", self.replica.waiting_for());
+            return Err(ServiceError::Unavailable(why));
+        }
         let answer = || {
             let txn = self.replica.store().read()?;
             let applied = wal::meta::applied(&*txn)?;
@@ -142,7 +146,10 @@ impl Service {
             });
             answers.collect::<wal::Result<Vec<_>>>()
         };
-        answer().map_err(|error| ServiceError::Fault(error.to_string()))
+        answer().map_err(|error| {
+            self.replica.note_fault(&error);
+            ServiceError::Fault(error.to_string())
+        })
     }
 
     /// Puts writes into the log here, sales with the trace that they belong to if the group has agreed that they may. Parks

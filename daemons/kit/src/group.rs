@@ -3,8 +3,9 @@
 //!
 //! The daemon opens a `Replica`, passes it the peer-plane requests below `/group/`, and speaks to it through
 //! `propose` and `read`. Before the replica takes part, a thread introduces it to its peers (`formation` says what
-//! for). A storage error or a damaged value ends the process: nothing may be written after a failed sync, and a
-//! restart reads what the disk really holds.
+//! for). A storage error ends the process: nothing may be written after a failed sync, and a restart reads what the disk
+//! really holds. So does a damaged entry or value that the replica needs, unless it can be repaired from its peers
+//! (`repair`).
 
 mod admission;
 mod calls;
@@ -16,6 +17,7 @@ mod join;
 mod levels;
 mod members;
 mod peers;
+mod repair;
 mod scrub;
 mod timeline;
 mod views;
@@ -37,6 +39,7 @@ use wal::{Command, StateMachine, Table};
 use crate::clock;
 use crate::credentials::Credentials;
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::Stop;
 use crate::link::Link;
 use crate::log_reader::{LogReader, Owner};
 use crate::metrics::Calls;
@@ -72,6 +75,8 @@ pub struct GroupConfig {
     pub agree_after: Duration,
     /// How it catches up, and lets others catch up.
     pub recovery: Recovery,
+    /// Asked for by the replica itself when its daemon is to start anew.
+    pub stop: Stop,
 }
 
 /// How replicas catch up that were away, and find damage of their own.
@@ -83,6 +88,8 @@ pub struct Recovery {
     pub snapshot_bytes_per_s: u64,
     /// How it looks for damage.
     pub scrub: ScrubRate,
+    /// Whether damage is repaired from the peers.
+    pub repair: bool,
 }
 
 /// Who this replica is, fixed when its directory is opened.
@@ -122,6 +129,7 @@ struct Shared {
     applicants: Mutex<BTreeMap<u64, Link<Hello, Welcome>>>,
     timeline: Arc<Timeline>,
     scrub: scrub::Progress,
+    repairs: repair::Repairs,
     calls: Arc<Calls>,
 }
 
@@ -167,6 +175,7 @@ impl<R: Send + 'static> Replica<R> {
             tables: machine.tables(),
             config,
         };
+        let repairs = repair::Repairs::open(directory.path());
         let shared = Arc::new(Shared {
             identity,
             formation: OnceLock::new(),
@@ -184,6 +193,7 @@ impl<R: Send + 'static> Replica<R> {
             applicants: Mutex::default(),
             timeline: Arc::new(Timeline::new()),
             scrub: scrub::Progress::default(),
+            repairs,
             calls: Arc::default(),
         });
         if let Some(formation) = formed {
@@ -220,11 +230,12 @@ impl<R: Send + 'static> Replica<R> {
         let transport = peers.transport();
         let (handle, thread) = driver::spawn("replica", store.clone(), machine, transport, outside);
         peers.deliver_to(handle.clone());
+        let guarded = shared.clone();
         spawn("replica-guard", move || {
             let _directory = directory; // locked for as long as the replica may write
             match thread.join() {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => die(storage_failure(error)),
+                Ok(Err(error)) => guarded.end(error),
                 Err(_) => {
                     die(Failure { exit: Exit::Internal, message: "the replica thread panicked".into() })
                 }
@@ -239,6 +250,8 @@ impl<R: Send + 'static> Replica<R> {
         spawn("levels", move || agreeing.agree_on_levels());
         let scrubbing = replica.clone();
         spawn("scrub", move || scrubbing.scrub());
+        let repairing = replica.clone();
+        spawn("repair", move || repairing.repair_what_is_found());
         Ok(replica)
     }
 
@@ -391,6 +404,7 @@ impl<R: Send + 'static> Replica<R> {
     pub fn stop_watches(&self) {
         self.shared.stopping.publish(1);
         self.shared.wanted_news.bump();
+        self.shared.repairs.news.bump();
     }
 
     /// Ends the replica's threads, once everything queued before is done.
@@ -446,14 +460,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let thread = std::thread::Builder::new().name(name.into()).spawn(work);
     drop(thread.expect("the operating system gives a daemon its few threads"));
-}
-
-/// For a reader of the store without whose answer this replica is of no use to its group: ends the process if what is
-/// stored is damaged, as it ends when the replica itself meets damage. What else cannot be read may be tried again.
-pub fn end_if_damaged(error: &wal::Error) {
-    if let wal::Error::Damaged { .. } = error {
-        die(Failure { exit: Exit::Damaged, message: error.to_string() });
-    }
 }
 
 /// Ends the process at once. The log has the reason.

@@ -26,6 +26,7 @@ mod peer_session;
 pub mod problem;
 pub mod refusals;
 pub mod replica_daemon;
+mod restart;
 pub mod router;
 pub mod settings;
 pub mod slow;

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct Stop {
 #[derive(Debug, Default)]
 struct Shared {
     requested: Mutex<bool>,
+    /// The process is to start anew then, and not to end.
+    restart: AtomicBool,
     changed: Condvar,
 }
 
@@ -61,7 +64,9 @@ impl Stop {
         let requested = stop.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                if requested.requested() {
+                // One that ends to start anew is asked to end for the first time.
+                let restarts = requested.shared.restart.swap(false, Ordering::SeqCst);
+                if requested.requested() && !restarts {
                     crate::logging::flush();
                     std::process::exit(128 + signal);
                 }
@@ -75,6 +80,19 @@ impl Stop {
     pub fn request(&self) {
         *self.lock() = true;
         self.shared.changed.notify_all();
+    }
+
+    /// Ask for the stop, and for a start anew after it. A signal meanwhile makes it a stop.
+    pub fn request_restart(&self) {
+        if !self.requested() {
+            self.shared.restart.store(true, Ordering::SeqCst);
+        }
+        self.request();
+    }
+
+    /// Whether the process is to start anew once it has stopped.
+    pub fn restarts(&self) -> bool {
+        self.shared.restart.load(Ordering::SeqCst)
     }
 
     /// Whether a stop was asked for. May be called anywhere.
@@ -142,6 +160,17 @@ mod tests {
         waiter.join().unwrap();
         assert!(stop.requested());
         assert!(stop.wait_for(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_stop_that_was_asked_for_before_does_not_become_a_restart() {
+        let stop = Stop::new();
+        stop.request_restart();
+        assert!(stop.requested() && stop.restarts());
+        let stop = Stop::new();
+        stop.request();
+        stop.request_restart();
+        assert!(stop.requested() && !stop.restarts());
     }
 
     #[test]

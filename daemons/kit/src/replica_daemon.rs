@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::group::{GroupConfig, Recovery, Replica};
 use crate::lifecycle::{self, Stop};
 use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
+use crate::restart;
 use crate::settings::{Access, Members};
 use crate::supervision;
 
@@ -66,7 +67,8 @@ pub struct Planes {
 }
 
 /// Runs a replica until `stop` is requested. `planes` makes what answers; `serving` is called once both planes are
-/// open, and may take as long as it likes if it ends with `stop`. Blocks.
+/// open, and may take as long as it likes if it ends with `stop`. Blocks. Where the replica asked for the stop to start
+/// anew, the process does, and this does not return.
 pub fn run<M: StateMachine>(
     place: &Place,
     machine: M,
@@ -90,6 +92,7 @@ pub fn run<M: StateMachine>(
             map_bytes: place.map_bytes,
             agree_after: place.agree_after,
             recovery: place.recovery,
+            stop: stop.clone(),
             tick: place.tick,
         },
         machine,
@@ -111,8 +114,13 @@ pub fn run<M: StateMachine>(
     serving(&replica);
     stop.wait();
 
-    supervision::stopping();
-    log::info!("{} {} stops", place.role, own.id);
+    match stop.restarts() {
+        true => log::info!("{} {} starts anew", place.role, own.id),
+        false => {
+            supervision::stopping();
+            log::info!("{} {} stops", place.role, own.id);
+        }
+    }
     let end = Instant::now() + STOP_LIMIT;
     let api_drained = api.drain(DRAIN_LIMIT);
     before_hand_over();
@@ -123,7 +131,7 @@ pub fn run<M: StateMachine>(
         log::warn!("some requests were still under way when the time to stop was over");
     }
     replica.stop();
-    Ok(())
+    if stop.restarts() { Err(restart::in_place()) } else { Ok(()) }
 }
 
 fn member(member: &crate::settings::Member) -> Member {

@@ -133,8 +133,10 @@ impl Service {
                 .map(|query| queries::answer(&view, &query.question))
                 .collect::<wal::Result<Vec<_>>>()
         };
-        answer()
-            .unwrap_or_else(|error| queries.iter().map(|_| Read::Unavailable(error.to_string())).collect())
+        answer().unwrap_or_else(|error| {
+            self.replica.note_fault(&error);
+            queries.iter().map(|_| Read::Unavailable(error.to_string())).collect()
+        })
     }
 
     /// How far the order group must have read the outbox before it may answer these.

@@ -16,7 +16,7 @@ use wal::meta::{self, Formation, HardState};
 use wal::replica::{Change, Changed};
 
 use super::calls::{form_of, introduction};
-use super::fetch::{INSTALL_LIMIT, Order};
+use super::fetch::{FILE, INSTALL_LIMIT, Order};
 use super::{Replica, Shared, lock};
 use crate::link::{Address, CallError, DirectLink, Link, LinkOptions};
 
@@ -99,7 +99,8 @@ impl<R: Send + 'static> Replica<R> {
         );
         self.set_waiting_for("a snapshot of the group's state".into());
         let stands = || self.shared.stopping.get() == 0;
-        let order = Order { cluster: form.cluster, at_least: index, stands: &stands };
+        let order =
+            Order { cluster: form.cluster, at_least: index, file: FILE, repairs: None, stands: &stands };
         let Some(mut snapshot) = self.fetch(&order) else { return Err("the stop".into()) };
         let formation = Formation { cluster: form.cluster, members: form.members, voters: form.voters };
         let installed = self.at_desk_within(INSTALL_LIMIT, move |desk, shared| {
@@ -116,7 +117,7 @@ impl<R: Send + 'static> Replica<R> {
             shared.formation.set(formation).expect("set once");
             Ok(mark.index)
         });
-        self.forget_fetched();
+        self.forget_fetched(FILE);
         match installed {
             Ok(index) => {
                 log::info!("installed the snapshot of {index}");

@@ -57,6 +57,9 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     fn snapshot(&self, fetch: Fetch) -> Result<Fetched, Rejected> {
+        if let Some(damage) = self.quarantine() {
+            return Err(Rejected::NotReady(format!("it waits to be repaired itself: damaged {damage}")));
+        }
         match self.cluster() {
             Some(cluster) if cluster == fetch.cluster => {
                 self.shared.views.answer(fetch, &self.store, self.shared.identity.tables)
@@ -210,7 +213,7 @@ pub(super) fn introduction(desk: &Desk<'_>, shared: &Shared) -> wal::Result<Hell
     let identity = &shared.identity;
     let last_index = match desk.status {
         Some(status) => status.last,
-        None => wal::log::Log::open(&*desk.store.read()?)?.last().index,
+        None => wal::log::last_index(&*desk.store.read()?)?,
     };
     Ok(Hello {
         role: identity.config.role.into(),

@@ -29,6 +29,7 @@ impl<R: Send + 'static> Replica<R> {
             members: self.describe_members(&status),
             disk: self.describe_disk(),
             scrub: self.describe_scrub(),
+            repair: self.describe_repairs(),
             inbox: self.handle.waiting() as u64,
             inbox_max: CLIENTS_MAX as u64,
         }

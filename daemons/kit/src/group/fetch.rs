@@ -19,8 +19,8 @@ use super::{Replica, Shared, lock};
 use crate::link::{Address, CallError, DirectLink};
 use crate::pace::Pace;
 
-/// The file that a snapshot arrives in.
-const FILE: &str = "snapshot.incoming";
+/// The file that a snapshot arrives in which this replica wants to catch up, or to begin with.
+pub(super) const FILE: &str = "snapshot.incoming";
 /// Longest wait for a part of a snapshot.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
 /// Times that a part is asked for before another peer is.
@@ -43,6 +43,10 @@ pub(super) struct Order<'o> {
     pub(super) cluster: ClusterId,
     /// Index that it must cover.
     pub(super) at_least: u64,
+    /// The file that it arrives in.
+    pub(super) file: &'static str,
+    /// The damage that it is to repair, if it is for that.
+    pub(super) repairs: Option<&'o str>,
     /// Whether it is wanted still.
     pub(super) stands: &'o dyn Fn() -> bool,
 }
@@ -72,7 +76,8 @@ impl<R: Send + 'static> Replica<R> {
                 let (wanted, cluster) = (*lock(&self.shared.wanted), self.cluster());
                 let (Some(wanted), Some(cluster)) = (wanted, cluster) else { break };
                 let stands = || lock(&self.shared.wanted).is_some() && self.shared.stopping.get() == 0;
-                let order = Order { cluster, at_least: wanted.at_least, stands: &stands };
+                let at_least = wanted.at_least;
+                let order = Order { cluster, at_least, file: FILE, repairs: None, stands: &stands };
                 fetched = true;
                 let Some(snapshot) = self.fetch(&order) else { continue };
                 let news = self.shared.wanted_news.get();
@@ -84,7 +89,7 @@ impl<R: Send + 'static> Replica<R> {
             }
             // A blank replica fetches on another thread, and is of no group as long as it needs the file.
             if fetched && self.cluster().is_some() {
-                self.forget_fetched();
+                self.forget_fetched(FILE);
                 kept_for = Duration::MAX;
             }
         }
@@ -118,7 +123,7 @@ impl<R: Send + 'static> Replica<R> {
         let mut mentioned: Option<Instant> = None;
         while (order.stands)() {
             let mut whys = Vec::new();
-            for (process, address) in self.sources() {
+            for (process, address) in self.sources(order.file) {
                 let link = links
                     .entry(process)
                     .or_insert_with(|| DirectLink::new(SNAPSHOT, FETCH_LIMIT, self.credentials()));
@@ -130,11 +135,13 @@ impl<R: Send + 'static> Replica<R> {
             }
             if mentioned.is_none_or(|at| at.elapsed() >= MENTION_EVERY) {
                 mentioned = Some(Instant::now());
-                log::warn!(
-                    "no peer has given a snapshot of {} or later: {}",
-                    order.at_least,
-                    whys.join("; ")
-                );
+                let (at_least, whys) = (order.at_least, whys.join("; "));
+                match order.repairs {
+                    Some(damage) => log::error!(
+                        "damaged {damage}: no peer has given a snapshot of {at_least} or later to repair it: {whys}"
+                    ),
+                    None => log::warn!("no peer has given a snapshot of {at_least} or later: {whys}"),
+                }
             }
             crate::wait::pause(ROUND_PAUSE);
         }
@@ -142,19 +149,19 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     /// Removes what was fetched: it is installed, or not wanted.
-    pub(super) fn forget_fetched(&self) {
+    pub(super) fn forget_fetched(&self, file: &str) {
         // There may be none; what cannot be removed is overwritten by the next.
-        let _ = std::fs::remove_file(self.file());
+        let _ = std::fs::remove_file(self.incoming(file));
     }
 
-    fn file(&self) -> PathBuf {
-        self.shared.identity.config.data_dir.join(FILE)
+    fn incoming(&self, file: &str) -> PathBuf {
+        self.shared.identity.config.data_dir.join(file)
     }
 
     /// The other members, the primary last; before all, the one that the file is from.
-    fn sources(&self) -> Vec<(u64, Address)> {
+    fn sources(&self, file: &str) -> Vec<(u64, Address)> {
         let primary = self.primary();
-        let begun = self.begun();
+        let begun = self.begun(file);
         let others = self.members().iter().filter(|member| member.process != self.process());
         let mut others: Vec<_> =
             others.map(|member| (member.process, Address::new(&member.host, member.peer_port))).collect();
@@ -165,8 +172,8 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     /// Whom the file is from, and of which view.
-    fn begun(&self) -> Option<(u64, u64)> {
-        postcard::from_bytes(&InFile::origin(&self.file())?).ok()
+    fn begun(&self, file: &str) -> Option<(u64, u64)> {
+        postcard::from_bytes(&InFile::origin(&self.incoming(file))?).ok()
     }
 
     fn fetch_from(
@@ -185,7 +192,8 @@ impl<R: Send + 'static> Replica<R> {
                 log::info!("fetching the snapshot of {} from {process}", head.mark.index);
                 let origin = postcard::to_stdvec(&(process, opened.view)).expect("numbers always encode");
                 let tables = self.shared.identity.tables;
-                let incoming = InFile::begin(&self.file(), head, &origin, tables).map_err(Missed::Failed)?;
+                let path = self.incoming(order.file);
+                let incoming = InFile::begin(&path, head, &origin, tables).map_err(Missed::Failed)?;
                 (incoming, opened.view)
             }
         };
@@ -204,12 +212,12 @@ impl<R: Send + 'static> Replica<R> {
                             attempts = 0;
                             continue;
                         }
-                        Err(Flaw::Wrong(why)) => return Err(self.gone(why)),
+                        Err(Flaw::Wrong(why)) => return Err(self.gone(order, why)),
                         Err(flaw @ Flaw::Damaged) => flaw.to_string(),
                     }
                 }
                 Err(error @ CallError::Rejected(api::Rejected::NotReady(_))) => {
-                    return Err(self.gone(error.to_string()));
+                    return Err(self.gone(order, error.to_string()));
                 }
                 Err(error) => error.to_string(),
             };
@@ -229,16 +237,16 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     /// What is in the file serves nobody any more.
-    fn gone(&self, why: String) -> Missed {
-        self.forget_fetched();
+    fn gone(&self, order: &Order<'_>, why: String) -> Missed {
+        self.forget_fetched(order.file);
         Missed::Failed(why)
     }
 
     /// What has arrived from `process` before, if it is what is wanted, and the view that it is of.
     fn resumed(&self, order: &Order<'_>, process: u64) -> Option<(Incoming, u64)> {
         // All of the file is read to go on with it, so only if it is from there.
-        let (_, view) = self.begun().filter(|(from, _)| *from == process)?;
-        let (incoming, _) = InFile::resume(&self.file(), self.shared.identity.tables)?;
+        let (_, view) = self.begun(order.file).filter(|(from, _)| *from == process)?;
+        let (incoming, _) = InFile::resume(&self.incoming(order.file), self.shared.identity.tables)?;
         let fits = check(order, incoming.head(), &self.shared).is_ok();
         fits.then(|| {
             log::info!("going on with the snapshot of {} from {process}", incoming.head().mark.index);

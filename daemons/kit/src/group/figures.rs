@@ -80,6 +80,13 @@ impl<R: Send + 'static> Part for Replica<R> {
             "Damage that the newest pass of the scrub found",
             scrub.found().len(),
         )?;
+        let repairs = self.shared.repairs.count();
+        page.counter("quire_repairs", "Times that damage was repaired from the peers", repairs)?;
+        page.gauge(
+            "quire_replica_being_repaired",
+            "Whether it takes no part because it waits to be repaired",
+            self.quarantine().is_some(),
+        )?;
         let room = self.room();
         page.gauge("quire_store_used_bytes", "Bytes of the store in use", room.used)?;
         page.gauge("quire_store_limit_bytes", "Bytes that the store may grow to", room.bound)?;

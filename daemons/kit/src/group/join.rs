@@ -31,7 +31,9 @@ impl<R: Send + 'static> Replica<R> {
     /// Introduces this replica until it may take part, then starts it. Runs on a thread of its own.
     pub(super) fn join(&self) {
         let links = self.peer_links();
-        if !self.find_group(&links) || !self.register(&links) {
+        self.set_waiting_for("peers".into());
+        // In quarantine, too: a directory that must not take part is none to repair.
+        if !self.find_group(&links) || !self.register(&links) || !self.leave_quarantine() {
             return;
         }
         let identity = &self.shared.identity;
@@ -66,7 +68,10 @@ impl<R: Send + 'static> Replica<R> {
     }
 
     pub(super) fn set_waiting_for(&self, what: String) {
-        *lock(&self.shared.waiting_for) = what;
+        *lock(&self.shared.waiting_for) = match self.quarantine() {
+            Some(damage) => format!("its repair (damaged {damage}), and for that for {what}"),
+            None => what,
+        };
     }
 
     fn introduce(&self, links: &[(u64, PeerLinks)]) -> Option<(Hello, Vec<formation::Answer>)> {
@@ -154,8 +159,8 @@ impl<R: Send + 'static> Replica<R> {
                 return true;
             }
             let missing = format!("peers that know this start: {known} of {}", voters.len());
-            pauses.mention(|| log::info!("waiting for {missing}"));
             self.set_waiting_for(missing);
+            pauses.mention(|| log::info!("waiting for {}", self.waiting_for()));
             if !pauses.pause(&self.shared.stopping) {
                 return false;
             }

@@ -1,7 +1,8 @@
 //! The scrub: a thread that reads everything the replica keeps, slowly, again and again (`wal::scrub` says what it finds).
 //!
 //! It reads so many bytes a second and no more, at the lowest priority, and rests between two passes. What it finds is
-//! told where people look: in the log, in `/readyz?verbose`, in the status and in `/metrics`, until a pass finds nothing.
+//! told where people look: in the log, in `/readyz?verbose`, in the status and in `/metrics`, until a pass finds nothing; and
+//! it is repaired, if the peers can help (`repair`).
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ use crate::{background, clock};
 const AGAIN_PAUSE: Duration = Duration::from_secs(10);
 /// Pause before the next try where other readers left no room for this one.
 const READERS_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two looks whether the replica is still to be repaired: until then what is damaged is known.
+const QUARANTINE_PAUSE: Duration = Duration::from_millis(500);
 /// Findings that are kept with their text; one of the log and of each table is the most that a pass has.
 const FINDINGS_MAX: usize = 40;
 
@@ -77,6 +80,11 @@ impl<R: Send + 'static> Replica<R> {
             return;
         }
         background::at_low_priority();
+        while self.quarantine().is_some() {
+            if !self.rest(QUARANTINE_PAUSE) {
+                return;
+            }
+        }
         while self.rest(Duration::from_secs_f64(STEP_BYTES as f64 / bytes_per_s as f64)) {
             match self.scrub_once(bytes_per_s) {
                 Some(true) if self.rest(every) => {}
@@ -94,16 +102,11 @@ impl<R: Send + 'static> Replica<R> {
         let pace = Pace::new(bytes_per_s);
         loop {
             let rest = match scrub.step(&*self.store) {
-                Ok(Some(Scrubbed { bytes, finding })) => {
+                Ok(Some(Scrubbed { bytes, finding, at_least })) => {
                     progress.bytes.fetch_add(bytes, Ordering::Relaxed);
                     if let Some(finding) = finding {
                         let finding = finding.to_string();
-                        if !progress.found().contains(&finding) {
-                            log::error!(
-                                "scrub: damaged {finding}; see QuireDamageFound in docs/operations.md"
-                            );
-                        }
-                        progress.add(finding.clone());
+                        self.found(&finding, at_least);
                         found.push(finding);
                     }
                     pace.rest_after(bytes, Instant::now())
@@ -119,14 +122,27 @@ impl<R: Send + 'static> Replica<R> {
                 return None;
             }
         }
+        if found.is_empty() {
+            self.shared.repairs.found_nothing();
+        }
         *lock(&progress.found) = found;
         progress.finished_ms.store(clock::wall_ms(), Ordering::Relaxed);
         progress.passes.fetch_add(1, Ordering::Relaxed);
         Some(true)
     }
 
+    /// Says that something is damaged, and has it repaired if that is possible.
+    pub(super) fn found(&self, finding: &str, at_least: Option<u64>) {
+        let progress = &self.shared.scrub;
+        if !progress.found().iter().any(|known| known == finding) {
+            log::error!("damaged {finding}; see QuireDamageFound in docs/operations.md");
+            progress.add(finding.to_owned());
+        }
+        self.shared.repairs.found(finding, at_least);
+    }
+
     /// Lets time pass; false: the daemon stops.
-    fn rest(&self, time: Duration) -> bool {
+    pub(super) fn rest(&self, time: Duration) -> bool {
         match time.is_zero() {
             true => self.shared.stopping.get() == 0,
             false => self.shared.stopping.wait_beyond(0, time) == 0,

@@ -60,6 +60,10 @@ pub struct RecoverySettings {
     /// Seconds from the end of one such pass over all data to the beginning of the next, 1 to 31536000. Default: 3600
     #[arg(long, env = "QUIRE_SCRUB_EVERY_S", value_name = "S")]
     pub scrub_every_s: Option<String>,
+    /// What becomes of damage: auto: the replica leaves its group until it is repaired with a snapshot of its peers, which
+    /// overwrites what is damaged; off: it says so, and ends when it needs what is damaged. Default: auto
+    #[arg(long, env = "QUIRE_REPAIR", value_name = "WHAT")]
+    pub repair: Option<String>,
 }
 
 impl RecoverySettings {
@@ -78,6 +82,14 @@ impl RecoverySettings {
         let scrub = source.number(&self.scrub_mib_s, "QUIRE_SCRUB_MIB_S", SCRUB_RATES, SCRUB_MIB_S)?;
         let every = source.number(&self.scrub_every_s, "QUIRE_SCRUB_EVERY_S", PAUSES_S, SCRUB_EVERY_S)?;
         let scrub = ScrubRate { bytes_per_s: scrub << 20, every: Duration::from_secs(every) };
-        Ok(Recovery { keep, snapshot_bytes_per_s: rate << 20, scrub })
+        let repair = match source.get(&self.repair, "QUIRE_REPAIR") {
+            None => true,
+            Some(given) => match given.text.as_str() {
+                "auto" => true,
+                "off" => false,
+                _ => return Err(given.unwanted("auto or off")),
+            },
+        };
+        Ok(Recovery { keep, snapshot_bytes_per_s: rate << 20, scrub, repair })
     }
 }

@@ -11,12 +11,13 @@ use wal::error::Result;
 use wal::level::{self, NEWEST};
 use wal::log::Log;
 use wal::meta::{self, Formation, HardState, Membership};
+use wal::repair::{Repair, repair};
 use wal::replica::{
     Change, ChangeRequest, Changed, Config, ELECTION_TICKS, Input, Keep, Now, Outcomes, Proposal, Replica,
     Role, Status, Transport,
 };
 use wal::snapshot::{Head, InMemory, Incoming, chunk};
-use wal::store::{Memory, Store};
+use wal::store::{LOG, Memory, Store};
 use wal::{Command, Entry, Lookup, State, StateMachine, Table, View, state_machine};
 
 const SUMS: Table = Table { id: 8, name: "sums" };
@@ -526,5 +527,35 @@ fn a_member_is_removed_for_good() {
     }
     assert!(!group.membership(primary).has(backup), "{}", group.membership(primary));
     group.add(10);
+    group.check();
+}
+
+/// What only the primary and a backup have is on no other disk when the primary goes: the backup was repaired meanwhile.
+#[test]
+fn a_repaired_replica_still_has_what_it_acknowledged() {
+    let mut group = Group::agreed(Keep::default());
+    group.add(100);
+    group.check();
+    let primary = group.primary().unwrap();
+    let (backup, third) = if primary == 1 { (2, 3) } else { (1, 6 - 1 - primary) };
+    let mut early = group.fetch(primary);
+    group.cut.insert(third);
+    group.add(100);
+    group.stop(backup);
+    let store = group.stores[&backup];
+    store.flip_bit(TIMES, &5u64.to_be_bytes(), 3);
+    store.flip_bit(LOG, &3u64.to_be_bytes(), 300);
+    let of = early.head().mark.index;
+    match repair(store, TABLES, &mut early).unwrap() {
+        Repair::Done(done) => assert!(done.state == of && done.last >= of + 100, "{done:?}"),
+        more => panic!("{more:?}"),
+    }
+    group.stop(primary);
+    group.cut.clear();
+    group.start(backup);
+    group.check();
+    // The old primary comes back to a group that has lost nothing of what it answered for.
+    group.start(primary);
+    group.add(50);
     group.check();
 }

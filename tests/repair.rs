@@ -152,6 +152,7 @@ fn an_entry_without_which_a_replica_cannot_start_is_repaired_unless_that_is_swit
     load.wait_for_more(50, SALES_LIMIT);
     caught_up(&store, backup);
     is_whole(&store, backup);
+    settle(&store, &stocks, load);
 
     // So soon again is no accident.
     backup.kill();
@@ -159,7 +160,6 @@ fn an_entry_without_which_a_replica_cannot_start_is_repaired_unless_that_is_swit
     backup.start();
     assert_eq!(backup.wait(READY_LIMIT).code(), Some(65), "{}", backup.log_tail());
     assert!(backup.log().contains("it was repaired less than 10 minutes ago"), "{}", backup.log_tail());
-    settle(&store, &stocks, load);
 }
 
 #[test]

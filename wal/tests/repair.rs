@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test may give up anywhere
 
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use wal::error::{Diverged, Error, Result};
@@ -59,7 +59,7 @@ fn found(store: &dyn Store) {
 }
 
 /// Runs the group on its store until it has applied these numbers, an entry each, and what was there before.
-fn run(store: &dyn Store, numbers: RangeInclusive<u64>) {
+fn run(store: &dyn Store, numbers: impl IntoIterator<Item = u64>) {
     let config = Config {
         node: 1,
         voters: vec![1],
@@ -72,7 +72,7 @@ fn run(store: &dyn Store, numbers: RangeInclusive<u64>) {
     let now = Now { boot_ms: 1_000, wall_ms: 0 };
     let (sender, outcomes) = mpsc::channel();
     let number = |number: u64| Command { kind: 1, version: 1, payload: number.to_be_bytes().to_vec() };
-    let commands: Vec<Command> = numbers.map(number).collect();
+    let commands: Vec<Command> = numbers.into_iter().map(number).collect();
     let proposal =
         Proposal { commands, term: None, done: Box::new(move |outcomes| sender.send(outcomes).unwrap()) };
     let mut turn = || {
@@ -205,7 +205,7 @@ fn entries_that_are_kept_lead_to_the_state_of_the_peers() {
     let hash = state_hash(&peer);
     assert_ne!(state_hash(&own), hash);
     // A turn applies what is committed; the group's next term begins with an entry that changes no state.
-    run(&own, 100..=99);
+    run(&own, []);
     assert_eq!(state_hash(&own), hash);
 }
 
@@ -368,6 +368,6 @@ fn a_store_on_disk_is_repaired_and_opens_again() {
     };
     let own = open();
     assert_eq!((findings(&own), records(&own, 0)), (vec![], kept));
-    run(&own, 1..=0);
+    run(&own, []);
     assert_eq!(state_hash(&own), hash);
 }

@@ -118,7 +118,12 @@ fn in_order(tables: &[Table]) -> Vec<Table> {
 
 /// The chunk after the record at `after`, or the first one, of the state machine's tables as `txn` sees them.
 pub fn chunk(txn: &dyn Read, tables: &[Table], after: Option<&Place>) -> Result<Chunk> {
-    let mut records = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 8);
+    chunk_of(txn, tables, after, CHUNK_BYTES)
+}
+
+/// The same with so many bytes of records, but for the last record. The chunks of a snapshot may be of different sizes.
+pub fn chunk_of(txn: &dyn Read, tables: &[Table], after: Option<&Place>, bytes: usize) -> Result<Chunk> {
+    let mut records = Vec::with_capacity(bytes + bytes / 8);
     let mut last = true;
     for table in in_order(tables) {
         let from = match after {
@@ -131,7 +136,7 @@ pub fn chunk(txn: &dyn Read, tables: &[Table], after: Option<&Place>) -> Result<
             if resumed && key == from {
                 return ControlFlow::Continue(());
             }
-            if records.len() >= CHUNK_BYTES {
+            if records.len() >= bytes {
                 last = false;
                 return ControlFlow::Break(());
             }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::reader::Figures;
+use super::recovery::Recovered;
 use super::sabotage::{Caught, Kept};
 use super::{Plan, Profile, Report, Sabotage, run};
 
@@ -45,6 +46,7 @@ pub struct Campaign {
 struct Sum {
     runs: u64,
     figures: Figures,
+    recovered: Recovered,
     writes: u64,
     sales: u64,
     stale: u64,
@@ -58,6 +60,7 @@ impl Sum {
     fn add(&mut self, report: &Report, spent: Duration) {
         self.runs += 1;
         self.figures = self.figures.plus(report.figures);
+        self.recovered = self.recovered.plus(report.recovered);
         self.writes += report.writes;
         self.sales += report.sales;
         self.stale += report.stale;
@@ -116,6 +119,7 @@ impl Campaign {
             "profile      runs  simulated  x real    events    sales   writes      hits     reads  stale"
         )?;
         let (mut simulated, mut spent, mut hits) = (Duration::ZERO, Duration::ZERO, 0);
+        let recovered = sums.iter().map(|sum| sum.recovered).fold(Recovered::default(), Recovered::plus);
         for (profile, sum) in self.profiles.iter().zip(sums) {
             simulated += sum.simulated;
             spent += sum.spent;
@@ -133,6 +137,13 @@ impl Campaign {
                 sum.figures.hits,
                 sum.figures.reads(),
                 sum.stale
+            )?;
+        }
+        if recovered != Recovered::default() {
+            let Recovered { snapshots, replacements } = recovered;
+            writeln!(
+                out,
+                "{replacements} disks replaced, {snapshots} snapshots taken by replicas that lagged"
             )?;
         }
         writeln!(

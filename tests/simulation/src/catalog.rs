@@ -100,6 +100,7 @@ impl<'d> Machine<'d> {
     pub fn receive(&mut self, from: Place, message: Message, out: &mut Outside) {
         match message {
             Message::Frame(frame) => self.host.give(Input::Frames(vec![frame]), out),
+            Message::Word(word) => self.host.hear(from, word, out),
             Message::Ask { call, .. } if !self.host.is_up() => {
                 // The host refuses the connection.
                 out.send(self.host.at, from, Message::Answer { call, answer: Answer::Elsewhere(None) });

@@ -100,13 +100,26 @@ pub struct Client {
     primary: Place,
     /// What it bought last, and what it was told.
     bought: Option<(Buy, WriteResult)>,
+    /// It asks for a buy once more, after an attempt of which nobody knows what became: a no says nothing about that one.
+    unsure: bool,
 }
 
 impl Client {
     /// A client at rest.
     pub fn new(number: usize, kind: Kind, home: usize, pause: Duration) -> Client {
         let primary = number % CATALOGS;
-        Client { number, kind, home, pause, busy: None, attempt: 0, writes: 0, primary, bought: None }
+        Client {
+            number,
+            kind,
+            home,
+            pause,
+            busy: None,
+            attempt: 0,
+            writes: 0,
+            primary,
+            bought: None,
+            unsure: false,
+        }
     }
 
     /// Since when it has been at what it is at.
@@ -160,7 +173,7 @@ impl Client {
 
     /// It has ended what it was at. Returns how long it thinks.
     fn rest(&mut self, out: &mut Outside) -> Duration {
-        self.busy = None;
+        (self.busy, self.unsure) = (None, false);
         out.random.around(self.pause)
     }
 
@@ -241,10 +254,15 @@ impl Client {
             // Nothing was sold, and nothing will be: it asks again, or never.
             Some(Verdict::Declined(_) | Verdict::NotSent(_)) if why != Why::New => Some(self.rest(out)),
             Some(Verdict::Declined(_) | Verdict::NotSent(_)) if out.random.below(2) == 0 => {
-                out.writes.denied(key, out.now);
+                if !self.unsure {
+                    out.writes.denied(key, out.now);
+                }
                 Some(self.rest(out))
             }
-            _ => Some(AGAIN),
+            verdict => {
+                self.unsure |= matches!(verdict, None | Some(Verdict::Unknown));
+                Some(AGAIN)
+            }
         }
     }
 

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wal::error::{Error, Result};
-use wal::store::{Memory, Read, Room, Store, Table, Transaction, Visit, Write};
+use wal::meta;
+use wal::store::{LOG, Memory, Read, Room, Store, Table, Transaction, Visit, Write};
 
+use super::archive::Archive;
 use super::random::Random;
 
 /// Commits that a disk that lies about syncs keeps to itself.
@@ -70,12 +72,16 @@ pub struct Disk {
     full: AtomicBool,
     /// A value on it was changed behind its back: where.
     damage: Mutex<Option<String>>,
+    /// Key and value of the entry that was changed, if one was, as it was before.
+    undamaged: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    /// What the replicas of its group have forgotten of their logs.
+    archive: Arc<Archive>,
 }
 
 impl Disk {
     /// An empty disk. `lies`: it says that commits are on it which a crash loses.
-    pub fn new(lies: bool) -> Disk {
-        Disk { synced: lies.then(Mutex::default), ..Disk::default() }
+    pub fn new(lies: bool, archive: Arc<Archive>) -> Disk {
+        Disk { synced: lies.then(Mutex::default), archive, ..Disk::default() }
     }
 
     /// The power of its machine.
@@ -91,9 +97,20 @@ impl Disk {
         self.power.restore();
     }
 
-    /// Everything on it is gone.
+    /// Everything on it is gone, damage too.
     pub fn wipe(&self) {
         self.reset_to(&Memory::new());
+        (*lock(&self.damage), *lock(&self.undamaged)) = (None, None);
+    }
+
+    /// The entries of its log up to `until` will be gone from it.
+    pub fn remember(&self, until: u64) -> Result<()> {
+        self.archive.note(&self.seen, until, lock(&self.undamaged).as_ref())
+    }
+
+    /// The whole log of its group as far as it is known here, and what is wrong with it.
+    pub fn whole_log(&self) -> Result<(Memory, Vec<String>)> {
+        self.archive.whole(&self.seen)
     }
 
     /// An image of it as it is.
@@ -143,6 +160,11 @@ impl Disk {
         }
         let (table, key, bytes) = values.swap_remove(random.index(values.len()));
         let bit = random.index(8 * bytes);
+        if table == LOG {
+            let value = self.seen.read().and_then(|txn| Ok(txn.get(table, &key)?.map(<[u8]>::to_vec)));
+            *lock(&self.undamaged) =
+                value.expect("a disk in memory can be read").map(|value| (key.clone(), value));
+        }
         self.seen.flip_bit(table, &key, bit);
         let place = format!("bit {bit} of {} {}", table.name, key.escape_ascii());
         lock(&self.damage).get_or_insert(place.clone());
@@ -156,7 +178,7 @@ impl Store for Disk {
     }
 
     fn write(&self) -> Result<Box<dyn Transaction + '_>> {
-        Ok(Box::new(Writing { inner: self.seen.write()?, disk: self }))
+        Ok(Box::new(Writing { inner: self.seen.write()?, disk: self, cuts: false }))
     }
 
     /// Not measured: that would cost more than all the rest.
@@ -173,6 +195,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Writing<'d> {
     inner: Box<dyn Transaction + 'd>,
     disk: &'d Disk,
+    /// Entries of the log are removed.
+    cuts: bool,
 }
 
 impl Read for Writing<'_> {
@@ -207,9 +231,11 @@ impl Write for Writing<'_> {
         self.inner.delete(table, key)
     }
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
+        self.cuts |= table == LOG;
         self.inner.delete_range(table, from, to)
     }
     fn clear(&mut self, table: Table) -> Result<()> {
+        self.cuts |= table == LOG;
         self.inner.clear(table)
     }
 }
@@ -217,9 +243,12 @@ impl Write for Writing<'_> {
 impl Transaction for Writing<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
         let failed = || Error::Storage { doing: "committing", cause: "power failed".into() };
-        let Writing { inner, disk } = *self;
+        let Writing { inner, disk, cuts } = *self;
         if !disk.power.step() {
             return Err(failed());
+        }
+        if cuts {
+            disk.remember(meta::log_start(&*inner)?.index)?;
         }
         inner.commit()?;
         if let Some(synced) = &disk.synced

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use wal::StateMachine;
 use wal::level::{self, Level};
-use wal::replica::{Config, ELECTION_TICKS, Input, Proposal, Replica, Role, Status, Transport};
+use wal::meta::NodeId;
+use wal::replica::{Config, ELECTION_TICKS, Input, Keep, Proposal, Replica, Role, Status, Transport};
 
 use super::check;
 use super::clock::Clock;
@@ -17,6 +18,7 @@ use super::disk::{Disk, Power};
 use super::frames;
 use super::network::Place;
 use super::outside::{Event, Message, Outside, ReplicaStep, name};
+use super::recovery::{Recovery, place_of};
 use super::sabotage::Sabotage;
 
 /// Replicas of a group.
@@ -70,7 +72,7 @@ pub struct Outbox<O> {
 
 impl<O> Transport for Outbox<O> {
     fn send(&mut self, to: u64, frame: Vec<u8>) {
-        self.line.put(Output::Frame(self.first + to as usize - 1, frame));
+        self.line.put(Output::Frame(place_of(self.first, to), frame));
     }
 }
 
@@ -94,10 +96,17 @@ pub struct Host<'d, M: StateMachine, O> {
     pub disk: &'d Disk,
     /// Number of the newest process; each start is a boot.
     pub life: u64,
+    /// The id of its disk to the group: another one after the disk was lost.
+    pub node: NodeId,
+    /// How much of its log it keeps.
+    pub keep: Keep,
+    /// Snapshots and admission.
+    pub recovery: Recovery,
+    /// A deliberate bug.
+    pub sabotage: Option<Sabotage>,
     /// How far the log was right when a process started. All of it is looked at again when the run is over.
     checked: Option<check::Checked>,
     process: Option<Process<'d, M, O>>,
-    sabotage: Option<Sabotage>,
 }
 
 struct Process<'d, M: StateMachine, O> {
@@ -122,7 +131,19 @@ pub enum Turned {
 impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
     /// A machine that is not started yet.
     pub fn new(at: Place, first: Place, clock: Clock, disk: &'d Disk, sabotage: Option<Sabotage>) -> Self {
-        Host { at, first, clock, disk, life: 0, checked: None, process: None, sabotage }
+        Host {
+            at,
+            first,
+            clock,
+            disk,
+            life: 0,
+            node: (at - first + 1) as u64,
+            keep: Keep::default(),
+            recovery: Recovery::default(),
+            sabotage,
+            checked: None,
+            process: None,
+        }
     }
 
     /// Whether a process runs.
@@ -142,13 +163,20 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
 
     /// Another replica that it takes for the primary.
     pub fn primary_elsewhere(&self) -> Option<Place> {
-        let primary = self.status()?.primary.map(|node| self.first + node as Place - 1);
+        let primary = self.status()?.primary.map(|node| place_of(self.first, node));
         primary.filter(|primary| *primary != self.at)
     }
 
-    /// The level that the running release understands.
+    /// The node that has the name of a peer's place, as far as the running replica knows.
+    pub fn node_at(&self, peer: Place) -> Option<NodeId> {
+        let members = self.process.as_ref()?.replica.membership();
+        members.node_of((peer - self.first + 1) as u64)
+    }
+
+    /// The level that the running release understands; a process on a blank disk says so, too.
     pub fn level(&self) -> Option<Level> {
-        self.process.as_ref().map(|process| process.level)
+        let blank = self.is_blank().then_some(level::NEWEST);
+        self.process.as_ref().map(|process| process.level).or(blank)
     }
 
     /// The machine's clock.
@@ -177,14 +205,13 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
         }
         let (sender, outputs) = channel();
         let line = Line { sender, power: self.disk.power().clone() };
-        let node = |place: Place| (place - self.first + 1) as u64;
         let config = Config {
-            node: node(self.at),
-            voters: (0..REPLICAS).map(|n| node(self.first + n)).collect(),
+            node: self.node,
+            voters: (1..=REPLICAS as u64).collect(),
             boot: if self.sabotage == Some(Sabotage::BootReused) { 1 } else { self.life },
             election_ticks: Some(ELECTION_TICKS + start.election_ticks),
             level: start.level,
-            keep: wal::replica::Keep::default(),
+            keep: self.keep,
         };
         let outbox = Outbox { line: line.clone(), first: self.first };
         match Replica::new(&config, self.disk, machine, outbox) {
@@ -207,6 +234,7 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
     /// Ends the process without warning.
     pub fn die(&mut self, out: &mut Outside) {
         if self.process.take().is_some() {
+            self.recovery.end();
             self.disk.crash();
             out.say(|| format!("{} dies", name(self.at)));
         }
@@ -278,12 +306,13 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
         if (before.role, before.term) != (status.role, status.term) {
             out.say(|| format!("{} is {:?} in term {}", name(self.at), status.role, status.term));
             if status.role == Role::Primary
-                && let Some(other) = out.primaries.leads(self.first, status.term, self.at)
+                && let Some(other) = out.primaries.leads(self.first, status.term, self.node)
             {
-                let (at, other, term) = (name(self.at), name(other), status.term);
+                let (at, other, term) = (name(self.at), name(place_of(self.first, other)), status.term);
                 out.complain(format!("{at} and {other} are both primary of term {term}"));
             }
         }
+        self.look_at_wants(status.wants_snapshot, out);
         match turned {
             Ok(()) if !self.disk.power().is_off() => Turned::Well,
             Ok(()) => {

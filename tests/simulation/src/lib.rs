@@ -5,12 +5,13 @@
 //! guard caches; `catalog::consumer` and `order::follower`, which carry sales over; `frontend::cache` and `buying`; the
 //! commands, their keys and the queries. What is simulated: everything else.
 //!
-//! Read in this order: `world` (a run), `weather` and `schedule` (what goes wrong), `host` (a replica), `catalog` with its
+//! Read in this order: `world` (a run), `weather` and `schedule` (what goes wrong), `host` (a replica), `recovery` (how one comes back), `catalog` with its
 //! `gate` and `order` around it, `front_end`, `client`, `check` (what must hold), `sabotage` (that the checkers can object).
 //!
 //! It cannot show what lies between two instructions, nor what the daemons' threads, links and sockets add.
 //! `docs/simulation.md` says what is simulated and what is not.
 
+pub mod archive;
 pub mod books;
 pub mod campaign;
 pub mod catalog;
@@ -27,6 +28,7 @@ pub mod order;
 pub mod outside;
 pub mod random;
 pub mod reader;
+pub mod recovery;
 pub mod sabotage;
 pub mod schedule;
 pub mod trace;
@@ -37,6 +39,7 @@ use std::time::Duration;
 
 pub use check::Complaint;
 pub use reader::Figures;
+pub use recovery::Recovered;
 pub use sabotage::{Caught, KEPT, Kept, Sabotage};
 pub use weather::Profile;
 pub use world::run;
@@ -74,6 +77,8 @@ pub struct Report {
     pub complaints: Vec<Complaint>,
     /// How reads were answered.
     pub figures: Figures,
+    /// Replicas that came back by snapshots.
+    pub recovered: Recovered,
     /// Writes that were decided.
     pub writes: u64,
     /// Sales.

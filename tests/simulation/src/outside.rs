@@ -17,6 +17,7 @@ use super::disk::Disk;
 use super::host::REPLICAS;
 use super::network::{Network, Place};
 use super::random::Random;
+use super::recovery::{Recovered, RecoveryStep, Word};
 use super::schedule::Fault;
 use super::trace::Trace;
 use super::weather::Weather;
@@ -46,6 +47,13 @@ pub enum Event {
         life: u64,
         /// What it does.
         step: ReplicaStep,
+    },
+    /// A replica that comes back does something by itself.
+    Recovery {
+        /// The machine.
+        at: Place,
+        /// What it does.
+        step: RecoveryStep,
     },
     /// The rest of a catalog replica does something by itself.
     Catalog {
@@ -141,6 +149,8 @@ pub enum FrontEndStep {
 pub enum Message {
     /// Between replicas.
     Frame(Vec<u8>),
+    /// Between replicas, about snapshots and admission.
+    Word(Word),
     /// Somebody asks a replica.
     Ask {
         /// The caller's number of the call.
@@ -162,6 +172,7 @@ impl Message {
     pub fn weight(&self) -> u64 {
         match self {
             Message::Frame(frame) => frame.len() as u64,
+            Message::Word(word) => word.weight(),
             Message::Ask { call, .. } | Message::Answer { call, .. } => *call,
         }
     }
@@ -309,6 +320,8 @@ pub struct Outside {
     pub complaints: Vec<Complaint>,
     /// Newest log time of the catalog that a client was told, in ms.
     pub log_ms: u64,
+    /// What came back.
+    pub recovered: Recovered,
     /// What clients are to be told.
     pub completions: Vec<Completion>,
     agenda: Agenda,
@@ -336,6 +349,7 @@ impl Outside {
             samples: Samples::default(),
             complaints: Vec::new(),
             log_ms: 0,
+            recovered: Recovered::default(),
             completions: Vec::new(),
             agenda: Agenda::default(),
             paused: vec![[Duration::ZERO; 2]; places],

@@ -6,6 +6,7 @@
 
 mod kept;
 mod machines;
+pub mod states;
 
 use api::session::Rule;
 
@@ -65,10 +66,20 @@ pub enum Sabotage {
     ProposesInAnyTerm,
     /// A start does not count: contexts of read rounds are used again. Needs an answer that outlives the process it is for.
     BootReused,
+    /// A snapshot of the catalog comes without what was decided under which key.
+    LeavesKeysOut,
+    /// A snapshot is of two moments: some tables are older than the others.
+    TearsViews,
+    /// A snapshot is installed without the place in the log that it is after.
+    InstallsWithoutTheMark,
+    /// A replica whose disk was lost takes a snapshot and takes part under its old id, without being admitted.
+    RejoinsUnderItsOldId,
+    /// A replica that is started again forgets all entries that are committed, also those that it has not applied.
+    ForgetsWhatIsNotApplied,
 }
 
 /// Names on the command line, and what the bug is called in tables.
-const NAMES: [(Sabotage, &str); 32] = [
+const NAMES: [(Sabotage, &str); 37] = [
     (Sabotage::Rule(Rule::R1), "r1"),
     (Sabotage::Rule(Rule::R3), "r3"),
     (Sabotage::Rule(Rule::R4), "r4"),
@@ -101,6 +112,11 @@ const NAMES: [(Sabotage, &str); 32] = [
     (Sabotage::AcceptsDamage, "accepts-damage"),
     (Sabotage::ProposesInAnyTerm, "proposes-in-any-term"),
     (Sabotage::BootReused, "boot-reused"),
+    (Sabotage::LeavesKeysOut, "leaves-keys-out"),
+    (Sabotage::TearsViews, "tears-views"),
+    (Sabotage::InstallsWithoutTheMark, "installs-without-the-mark"),
+    (Sabotage::RejoinsUnderItsOldId, "rejoins-under-its-old-id"),
+    (Sabotage::ForgetsWhatIsNotApplied, "forgets-what-is-not-applied"),
 ];
 
 impl Sabotage {

@@ -39,10 +39,12 @@ pub enum Profile {
     /// Processes come back within moments, while messages for their last lives are under way, and groups fall apart for
     /// longer than a client waits.
     Flicker,
+    /// Disks are lost and replaced, again and again, and logs are so short that whoever was away needs a snapshot.
+    Replacements,
 }
 
 /// Profiles, with their names on the command line.
-const NAMES: [(Profile, &str); 16] = [
+const NAMES: [(Profile, &str); 17] = [
     (Profile::Calm, "calm"),
     (Profile::Lossy, "lossy"),
     (Profile::Storm, "storm"),
@@ -59,6 +61,7 @@ const NAMES: [(Profile, &str); 16] = [
     (Profile::Drift, "drift"),
     (Profile::Cache, "cache"),
     (Profile::Flicker, "flicker"),
+    (Profile::Replacements, "replacements"),
 ];
 
 /// How wrong the clocks of a run are.
@@ -114,6 +117,11 @@ impl Profile {
     /// Whether disks may be replaced by older images of themselves.
     pub fn loses_disks(self) -> bool {
         self.weather().faults.mix.losses > 0
+    }
+
+    /// Whether disks that were lost are replaced, and logs are short.
+    pub fn replaces_disks(self) -> bool {
+        self == Profile::Replacements
     }
 
     /// What goes wrong, and how often.
@@ -199,6 +207,27 @@ impl Profile {
                 late_by: Duration::from_millis(250),
                 faults: faulty(500, Mix { flickers: 6, shatters: 1, ..Mix::default() }),
                 ..calm
+            },
+            Profile::Replacements => Weather {
+                lost: 200,
+                doubled: 300,
+                late: 600,
+                late_by: Duration::from_millis(400),
+                stalled: 40,
+                stalled_for: Duration::from_millis(400),
+                faults: faulty(
+                    500,
+                    Mix {
+                        cuts: 4,
+                        pauses: 1,
+                        deaths: 4,
+                        powers: 2,
+                        hand_overs: 1,
+                        disks: 1,
+                        losses: 6,
+                        ..Mix::default()
+                    },
+                ),
             },
             Profile::Everything => Weather {
                 lost: 300,

@@ -1,14 +1,17 @@
 //! A whole run: the machines, the clients, the faults, and who gets which event.
 
 mod faults;
+mod losses;
 mod verdict;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wal::level;
 use wal::store::Memory;
 
+use super::archive::Archive;
 use super::books;
 use super::catalog;
 use super::check::{self, Complaint, LIMIT, SETTLE_LIMIT};
@@ -31,6 +34,8 @@ use super::{Plan, Profile, Report};
 const PACES: [(u32, u64, u64); 4] = [(1, 4, 7), (8, 12, 20), (40, 100, 200), (150, 500, 1_000)];
 /// The same where many reads are wanted: always a crowd, and for longer.
 const CROWDED: (u32, u64, u64) = (1, 15, 30);
+/// The same where disks are replaced, which takes a while each time.
+const REPLACING: [(u32, u64, u64); 4] = [(1, 12, 20), (8, 30, 60), (40, 60, 120), (150, 150, 300)];
 /// How long clients begin new things after that.
 const CALM: Duration = Duration::from_millis(1_500);
 /// Longest time until a machine that stood still takes what has gathered, so that the order varies.
@@ -53,7 +58,7 @@ struct World<'d> {
     events: u64,
     /// Election timeout of each replica's process, in ticks above the least.
     elections: [usize; FRONTS],
-    /// Replicas whose disks were lost: they take no part any more.
+    /// Replicas whose disks were lost: they take no part any more, or come back with blank ones.
     gone: [bool; FRONTS],
     /// Older images of their disks.
     images: Vec<Option<Memory>>,
@@ -75,11 +80,17 @@ pub fn run(plan: &Plan) -> Report {
 
 fn run_with(plan: &Plan, trace: Trace) -> Report {
     let lies = plan.sabotage == Some(Sabotage::SkipsSync);
-    let disks: Vec<Disk> = (0..FRONTS).map(|_| Disk::new(lies)).collect();
+    let archives: [Arc<Archive>; 2] = Default::default();
+    let archive = |at: Place| archives[usize::from(at >= CATALOGS)].clone();
+    let disks: Vec<Disk> = (0..FRONTS).map(|at| Disk::new(lies, archive(at))).collect();
     let mut random = Random::new(plan.seed ^ (plan.profile as u64) << 56);
     let fronts = if random.below(4) == 0 { 3 } else { 2 };
-    let pace = PACES[random.index(PACES.len())];
-    let (pace, shortest, longest) = if plan.profile == Profile::Cache { CROWDED } else { pace };
+    let pace = random.index(PACES.len());
+    let (pace, shortest, longest) = match plan.profile {
+        Profile::Cache => CROWDED,
+        Profile::Replacements => REPLACING[pace],
+        _ => PACES[pace],
+    };
     let storm = random.between(Duration::from_secs(shortest), Duration::from_secs(longest));
     let mut world = World::new(plan, &disks, fronts, pace, trace, random);
     world.start();
@@ -143,6 +154,9 @@ impl<'d> World<'d> {
     }
 
     fn start(&mut self) {
+        if self.plan.profile.replaces_disks() {
+            self.form_groups();
+        }
         (0..FRONTS).for_each(|at| self.start_replica(at));
         for front in &mut self.fronts {
             front.start(&mut self.out);
@@ -170,9 +184,10 @@ impl<'d> World<'d> {
         }
     }
 
-    /// Starts a replica with an election timeout that no other of its group has. One whose disk was lost stays out.
+    /// Starts a replica with an election timeout that no other of its group has. One whose disk was lost stays out, or looks
+    /// for its group with a blank one.
     fn start_replica(&mut self, at: Place) {
-        if self.gone[at] || self.is_up(at) {
+        if self.is_up(at) || self.stays_out(at) {
             return;
         }
         let group = super::schedule::group_of(at);
@@ -250,6 +265,10 @@ impl<'d> World<'d> {
                 self.orders[at - CATALOGS].step(step, out);
             }
             Event::Catalog { .. } | Event::Order { .. } => {}
+            Event::Recovery { at, step } => match at {
+                ..CATALOGS => self.catalogs[at].host_mut().recovery_step(step, out),
+                _ => self.orders[at - CATALOGS].host_mut().recovery_step(step, out),
+            },
             Event::FrontEnd { at, life, step } => self.fronts[at - FRONTS].step(life, step, out),
             Event::Client(client) => self.let_client(client),
             Event::Levels => self.agree_on_levels(),
@@ -268,7 +287,9 @@ impl<'d> World<'d> {
                 Some((*to, if first || *to >= FRONTS { Thread::First } else { Thread::Second }))
             }
             Event::Replica { at, .. } => Some((*at, Thread::First)),
-            Event::Catalog { at, .. } | Event::Order { at, .. } => Some((*at, Thread::Second)),
+            Event::Catalog { at, .. } | Event::Order { at, .. } | Event::Recovery { at, .. } => {
+                Some((*at, Thread::Second))
+            }
             Event::FrontEnd { at, .. } => Some((*at, Thread::First)),
             Event::Client(client) => Some((FRONTS + self.clients[*client].home, Thread::First)),
             Event::Levels | Event::Strikes | Event::Ends(_) => None,

@@ -10,10 +10,12 @@ use api::session::Key;
 use catalog::sessions::{Begun, LEASE, Polled, Sessions};
 use frontend::cache::{Asked, Cache, Target};
 use frontend::shown::Shown;
-use simulation::{Caught, Figures, KEPT, Kept, Plan, Profile, Report, Sabotage, run};
+use simulation::{Caught, Figures, KEPT, Kept, Plan, Profile, Recovered, Report, Sabotage, run};
 
 /// Seeds per profile.
 const SEEDS: u64 = 4;
+/// Disks that are replaced, and snapshots that replicas take that lag, in the runs of a profile with such things.
+const COME_BACK_MIN: u64 = 2;
 /// Deliberate bugs that are caught, at least.
 const KEPT_MIN: usize = 20;
 /// Longest search of one core for a run that catches a bug.
@@ -27,6 +29,7 @@ fn assert_fine(plan: &Plan, report: &Report) {
 /// Nothing is promised in vain, whatever goes wrong.
 fn keeps_every_promise(profile: Profile) -> Figures {
     let mut figures = Figures::default();
+    let mut recovered = Recovered::default();
     let mut sales = 0;
     for seed in 0..SEEDS {
         let plan = Plan::new(profile, seed);
@@ -34,8 +37,12 @@ fn keeps_every_promise(profile: Profile) -> Figures {
         assert_fine(&plan, &report);
         assert_eq!(report.orders, report.sales, "{}", plan.command());
         figures = figures.plus(report.figures);
+        recovered = recovered.plus(report.recovered);
         sales += report.sales;
     }
+    let Recovered { snapshots, replacements } = recovered;
+    let come_back = snapshots.min(replacements) >= COME_BACK_MIN;
+    assert_eq!(come_back, profile.replaces_disks(), "{} came back: {recovered:?}", profile.name());
     assert!(sales > 20, "too little was sold in {}: {sales}", profile.name());
     assert!(figures.hits > figures.reads() / 4, "the cache answers too little: {figures:?}");
     figures
@@ -76,6 +83,7 @@ profiles! {
     drift: Drift,
     cache: Cache,
     flicker: Flicker,
+    replacements: Replacements,
 }
 
 /// What an unoptimised build has time for: a run with everything, twice.
@@ -91,8 +99,9 @@ fn a_run_with_everything_that_can_go_wrong_is_fine_and_repeats_itself() {
 #[test]
 #[cfg_attr(debug_assertions, ignore = "for --release")]
 fn the_same_seed_gives_the_same_run() {
-    for in_words in [false, true] {
-        let plan = Plan { in_words, ..Plan::new(Profile::Everything, 1) };
+    let cases = [(Profile::Everything, false), (Profile::Everything, true), (Profile::Replacements, true)];
+    for (profile, in_words) in cases {
+        let plan = Plan { in_words, ..Plan::new(profile, 1) };
         let (first, second) = (run(&plan), run(&plan));
         assert_eq!(first.hash, second.hash, "replay: {}", plan.command());
         assert_eq!(first.lines, second.lines, "replay: {}", plan.command());

@@ -35,6 +35,10 @@ pub fn disk_complaints(
                 applied.index, applied.hash
             ));
         }
+        if applied.index < start.index {
+            complaints
+                .push(format!("{} is applied, the log begins after {} only", applied.index, start.index));
+        }
         if applied.index > hard.commit {
             complaints
                 .push(format!("{} is applied, entries are committed to {}", applied.index, hard.commit));

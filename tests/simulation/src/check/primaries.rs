@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use wal::meta::NodeId;
+
 use crate::network::Place;
 
 /// Who was primary when.
 #[derive(Debug, Default)]
 pub struct Primaries {
     /// By group and term.
-    seen: BTreeMap<(Place, u64), Place>,
+    seen: BTreeMap<(Place, u64), NodeId>,
 }
 
 impl Primaries {
-    /// A replica of the group that begins at `first` is primary of a term. Returns the one that was it before.
-    pub fn leads(&mut self, first: Place, term: u64, at: Place) -> Option<Place> {
-        let before = *self.seen.entry((first, term)).or_insert(at);
-        (before != at).then_some(before)
+    /// A node of the group that begins at `first` is primary of a term. Returns the one that was it before.
+    pub fn leads(&mut self, first: Place, term: u64, node: NodeId) -> Option<NodeId> {
+        let before = *self.seen.entry((first, term)).or_insert(node);
+        (before != node).then_some(before)
     }
 }
 

@@ -95,7 +95,7 @@ pub const KEPT: &[Kept] = &[
     kept(Sabotage::AcknowledgesWhatIsFetched, Profile::Cuts, 0, 16_600, 2_600),
     kept(Sabotage::ReadsWithoutARound, Profile::Calm, 0, 7_000, 600),
     kept(Sabotage::OrdersReadAtOnce, Profile::Calm, 0, 7_000, 600),
-    kept(Sabotage::ForgetsUnknownAttempts, Profile::Power, 0, 903_700, 7_000),
+    kept(Sabotage::ForgetsUnknownAttempts, Profile::Power, 24, 149_300, 23_000),
     kept(Sabotage::NewKeyPerAttempt, Profile::Calm, 0, 7_000, 800),
     kept(Sabotage::InvalidationsGetLost, Profile::Calm, 0, 7_000, 600),
     kept(Sabotage::EndsLeasesAtOnce, Profile::Cache, 1, 32_300, 2_600),
@@ -104,4 +104,9 @@ pub const KEPT: &[Kept] = &[
     kept(Sabotage::WipedNodeVotes, Profile::Losses, 11, 1_200, 3_500),
     kept(Sabotage::RolledBackNodeVotes, Profile::Losses, 45, 3_400, 21_900),
     kept(Sabotage::BootReused, Profile::Flicker, 69, 16_600, 23_100),
+    kept(Sabotage::LeavesKeysOut, Profile::Replacements, 0, 62_400, 800),
+    kept(Sabotage::TearsViews, Profile::Replacements, 0, 24_800, 800),
+    kept(Sabotage::InstallsWithoutTheMark, Profile::Replacements, 0, 2_300, 400),
+    kept(Sabotage::RejoinsUnderItsOldId, Profile::Replacements, 3, 247_000, 3_000),
+    kept(Sabotage::ForgetsWhatIsNotApplied, Profile::Replacements, 0, 26_400, 600),
 ];

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use wal::meta;
 use wal::replica::{Input, Role};
-use wal::store::{LOG, Transaction};
+use wal::store::{LOG, Table, Transaction};
 
 use super::*;
+use crate::host::Host;
+use crate::recovery::tables_of;
 use crate::schedule::{self, Fault, group_of};
 use crate::weather::Weather;
 
@@ -78,9 +80,9 @@ impl World<'_> {
         self.out.after(soon, Event::Ends(Fault::Flicker(at, more)));
     }
 
-    fn kill(&mut self, at: Place, known: bool) {
+    pub(super) fn kill(&mut self, at: Place, known: bool) {
         match at {
-            _ if !self.is_up(at) => return,
+            _ if !self.is_up(at) => return self.abandon(at),
             ..CATALOGS => self.catalogs[at].host_mut().die(&mut self.out),
             CATALOGS..FRONTS => self.orders[at - CATALOGS].host_mut().die(&mut self.out),
             _ => return self.fronts[at - FRONTS].die(&mut self.out),
@@ -98,13 +100,9 @@ impl World<'_> {
         if at == about {
             return;
         }
-        let gone = Input::Gone((about - group_of(about) + 1) as u64);
         match at {
-            ..CATALOGS => self.catalogs[at].host_mut().give(gone, &mut self.out),
-            _ => {
-                let gone = Input::Gone((about - group_of(about) + 1) as u64);
-                self.orders[at - CATALOGS].host_mut().give(gone, &mut self.out);
-            }
+            ..CATALOGS => tell_gone(self.catalogs[at].host_mut(), about, &mut self.out),
+            _ => tell_gone(self.orders[at - CATALOGS].host_mut(), about, &mut self.out),
         }
     }
 
@@ -132,7 +130,9 @@ impl World<'_> {
                     _ => self.start_again(at),
                 }
             }
-            Fault::Death(at, _) | Fault::Wipe(at) | Fault::RollBack(at) | Fault::Flip(at, _) => {
+            Fault::Death(at, _) | Fault::Wipe(at) | Fault::RollBack(at) => self.start_again(*at),
+            Fault::Flip(at, _) => {
+                self.replace_damaged(*at);
                 self.start_again(*at);
             }
             Fault::Stop(at) if *at < CATALOGS && self.catalogs[*at].is_stopping() => {
@@ -167,6 +167,7 @@ impl World<'_> {
             self.out.slow_disk(at, Duration::ZERO);
             self.disks[at].set_full(false);
             self.disks[at].power().disarm();
+            self.replace_damaged(at);
         }
         (0..FRONTS + self.fronts.len()).for_each(|at| self.start_again(at));
     }
@@ -181,24 +182,27 @@ impl World<'_> {
 
     /// A disk is lost, if all others of its group are whole: what is promised holds while a majority keeps its disks.
     fn lose(&mut self, at: Place, fault: &Fault) {
-        let group = group_of(at);
-        let whole = |place: Place| !self.gone[place] && self.disks[place].damage().is_none();
-        if !(group..group + REPLICAS).all(whole) {
+        if !self.may_lose(group_of(at)) {
             return;
         }
+        self.disks[at].remember(u64::MAX).expect("a disk in memory can be read");
         let sabotage = self.plan.sabotage;
         match fault {
             Fault::Flip(_, in_log) => self.flip(at, *in_log),
             Fault::Wipe(_) => {
                 self.kill(at, false);
                 self.disks[at].wipe();
-                self.gone[at] = sabotage != Some(Sabotage::WipedNodeVotes);
+                if sabotage != Some(Sabotage::WipedNodeVotes) {
+                    self.is_lost(at);
+                }
             }
             _ => {
                 let Some(image) = self.images[at].take() else { return };
                 self.kill(at, false);
                 self.disks[at].reset_to(&image);
-                self.gone[at] = sabotage != Some(Sabotage::RolledBackNodeVotes);
+                if sabotage != Some(Sabotage::RolledBackNodeVotes) {
+                    self.is_lost(at);
+                }
             }
         }
     }
@@ -208,11 +212,7 @@ impl World<'_> {
         if self.plan.sabotage == Some(Sabotage::AcceptsDamage) {
             return forge_entry(disk, &mut self.out.random);
         }
-        let tables = match at {
-            _ if in_log => &[LOG],
-            ..CATALOGS => wal::StateMachine::tables(&::catalog::machine::Catalog),
-            _ => wal::StateMachine::tables(&::order::machine::Orders),
-        };
+        let tables: &[Table] = if in_log { &[LOG] } else { tables_of(at) };
         if let Some(place) = disk.flip_bit(tables, &mut self.out.random) {
             self.out.say(|| format!("-- {} has another {place}", name(at)));
         }
@@ -234,6 +234,12 @@ impl World<'_> {
                     &meta::HardState { commit: hard.commit.min(applied.index), ..hard },
                 )
             },
+            Some(Sabotage::ForgetsWhatIsNotApplied) => |txn| {
+                let hard = meta::hard_state(&*txn)?;
+                let start = wal::log::place(&*txn, hard.commit)?;
+                txn.delete_range(LOG, &[], &(start.index + 1).to_be_bytes())?;
+                meta::set_log_start(&mut *txn, &start)
+            },
             Some(Sabotage::RecordsAppliedFirst) => |txn| {
                 let (applied, hard) = (meta::applied(&*txn)?, meta::hard_state(&*txn)?);
                 meta::set_applied(&mut *txn, &meta::Applied { index: hard.commit, ..applied })
@@ -241,6 +247,17 @@ impl World<'_> {
             _ => return,
         };
         self.disks[at].tamper(spoils).expect("a disk in memory can be written to");
+    }
+}
+
+/// A replica hears that the process of the peer at `about` is gone: the node that it knows there.
+fn tell_gone<M: wal::StateMachine, O: Send + 'static>(
+    host: &mut Host<'_, M, O>,
+    about: Place,
+    out: &mut Outside,
+) {
+    if let Some(node) = host.node_at(about) {
+        host.give(Input::Gone(node), out);
     }
 }
 

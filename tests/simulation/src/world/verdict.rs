@@ -1,19 +1,19 @@
 //! What is said of a run when it is over.
 
-use wal::StateMachine;
-use wal::store::{Store, Table};
+use wal::store::Store;
 
 use super::*;
 use crate::check::{
     History, agree, differences, disk_complaints, excesses, is_drained, order_count, order_differences,
     oversold,
 };
+use crate::recovery::tables_of;
 use crate::weather::Clocks;
 
 impl World<'_> {
     /// Whether a replica's disk is what it should be: not lost, and not damaged.
     fn is_whole(&self, at: Place) -> bool {
-        !self.gone[at] && self.disks[at].damage().is_none()
+        !self.is_missed(at) && self.disks[at].damage().is_none()
     }
 
     /// The whole replica of a group that knows most to be committed.
@@ -51,7 +51,21 @@ impl World<'_> {
         }
         let (catalog, orders) = (self.best(0), self.best(CATALOGS));
         let committed = self.status(catalog).map_or(0, |status| status.committed);
-        let history = History::replay(&self.disks[catalog], committed);
+        let log = match self.plan.profile.replaces_disks() {
+            true => {
+                let known = self.disks[..CATALOGS].iter().try_for_each(|disk| disk.remember(u64::MAX));
+                known.expect("a disk in memory can be read");
+                let (log, wrong) = self.disks[catalog].whole_log().expect("a disk in memory can be read");
+                wrong.into_iter().for_each(&mut complain);
+                Some(log)
+            }
+            false => None,
+        };
+        let log: &dyn Store = match &log {
+            Some(log) => log,
+            None => &self.disks[catalog],
+        };
+        let history = History::replay(log, committed);
         let mut book_orders = 0;
         if settled {
             self.at_rest(&history).into_iter().for_each(&mut complain);
@@ -79,6 +93,7 @@ impl World<'_> {
         Report {
             complaints,
             figures,
+            recovered: self.out.recovered,
             writes: self.out.writes.count(),
             sales: history.sales.len() as u64,
             orders: book_orders,
@@ -99,9 +114,10 @@ impl World<'_> {
             self.disks[orders].read().and_then(|txn| wal::meta::applied(&*txn)).expect("undamaged");
         for at in (0..FRONTS).filter(|at| self.is_whole(*at)) {
             let disk = &self.disks[at];
-            let (tables, last, hash): (&[Table], _, _) = match at {
-                ..CATALOGS => (::catalog::machine::Catalog.tables(), history.last, history.hash),
-                _ => (::order::machine::Orders.tables(), of_orders.index, of_orders.hash),
+            let tables = tables_of(at);
+            let (last, hash) = match at {
+                ..CATALOGS => (history.last, history.hash),
+                _ => (of_orders.index, of_orders.hash),
             };
             let (of_disk, _) = disk_complaints(disk, tables, None);
             let all = differences(disk, tables, last, hash).into_iter().chain(of_disk);

@@ -218,6 +218,8 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
     campaign_at_ms: Option<u64>,
     hand_over: Option<(HandedOver, u64)>,
     observer: Option<Box<dyn Observer>>,
+    /// What an input or a tick came to that cannot be gone on from: the next turn's error.
+    fault: Option<Error>,
 }
 
 impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
@@ -288,6 +290,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             campaign_at_ms: None,
             hand_over: None,
             observer: None,
+            fault: None,
         })
     }
 
@@ -296,8 +299,15 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         self.observer = Some(observer);
     }
 
-    /// Takes an input. Its effects come with the next turn.
+    /// Takes an input. Its effects come with the next turn, and so does an error: what it needs may be damaged.
     pub fn receive(&mut self, input: Input<M::Reply>, now: Now) {
+        self.note_fault(|replica| {
+            replica.take(input, now);
+            Ok(())
+        });
+    }
+
+    fn take(&mut self, input: Input<M::Reply>, now: Now) {
         match input {
             Input::Propose(proposal) => self.proposals.queue(proposal),
             Input::Read(request) => self.reads.queue(request, now),
@@ -310,18 +320,31 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
         }
     }
 
-    /// Lets the engine's clock advance by one tick. Ticks that were missed are not made up for.
-    pub fn tick(&mut self) -> Result<()> {
-        self.raw.tick();
-        self.look_at_room()?;
-        self.go_on_with_members();
-        self.ask_again();
-        self.look_at_log()
+    /// Lets the engine's clock advance by one tick. Ticks that were missed are not made up for. An error
+    /// comes with the next turn.
+    pub fn tick(&mut self) {
+        self.note_fault(|replica| {
+            replica.raw.tick();
+            replica.look_at_room()?;
+            replica.go_on_with_members();
+            replica.ask_again();
+            replica.look_at_log()
+        });
+    }
+
+    /// Does what may come to something that cannot be gone on from, unless something did before.
+    fn note_fault(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) {
+        if self.fault.is_none() {
+            self.fault = self.caught(work).err();
+        }
     }
 
     /// Whether a turn is due now, whatever the time.
     pub fn wants_turn(&self) -> bool {
-        self.raw.has_ready() || self.proposals.has_queued() || self.reads.wants_round(self.can_ask_primary())
+        self.fault.is_some()
+            || self.raw.has_ready()
+            || self.proposals.has_queued()
+            || self.reads.wants_round(self.can_ask_primary())
     }
 
     /// When a turn is due at the latest, by the boot-time clock in ms, ticks aside.

@@ -25,17 +25,24 @@ const LAZY_COMMIT_MS: u64 = 5;
 impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
     /// Does what there is to do, to the end of one write transaction at most.
     pub fn turn(&mut self, now: Now) -> Result<()> {
-        // The engine panics where it cannot go on without an entry that cannot be read. Its state is not used again then.
-        let turn = catch_unwind(AssertUnwindSafe(|| self.take_turn(now))).unwrap_or_else(|panic| {
-            let fault = self.raw.store().fault();
-            fault.and_then(|()| resume_unwind(panic))
-        });
-        turn.inspect_err(|error| {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        self.caught(|replica| replica.take_turn(now)).inspect_err(|error| {
             if let Error::Diverged(diverged) = error
                 && let Err(fault) = self.note_diverged(diverged)
             {
                 log::error!("that the state differs could not be noted: {fault}");
             }
+        })
+    }
+
+    /// Does what calls the engine, which panics where it cannot go on without an entry that cannot be read: that is the
+    /// store's fault then. The engine's state is not used again.
+    pub(super) fn caught<R>(&mut self, work: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
+            let fault = self.raw.store().fault();
+            fault.and_then(|()| resume_unwind(panic))
         })
     }
 
@@ -74,7 +81,11 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
 
     /// Makes everything applied durable and visible.
     pub fn flush(&mut self, now: Now) -> Result<()> {
-        if self.unflushed_since_ms.is_some() { self.commit(&[], true, now) } else { Ok(()) }
+        match self.fault.take() {
+            Some(fault) => Err(fault),
+            None if self.unflushed_since_ms.is_some() => self.commit(&[], true, now),
+            None => Ok(()),
+        }
     }
 
     /// Everything queued becomes one message to the engine, so that it costs one append and one sync.

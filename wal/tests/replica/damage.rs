@@ -49,3 +49,26 @@ fn a_replica_that_must_apply_it_stops() {
     }
     stopped(&cluster);
 }
+
+/// Asked for its vote, a replica tells the term of the last entry that it knows to be committed.
+#[test]
+fn a_replica_that_must_tell_of_it_stops() {
+    let mut cluster = Cluster::new(3);
+    cluster.campaign(0);
+    cluster.stabilize();
+    cluster.propose(0, &[("a".into(), 1)]);
+    cluster.stabilize();
+    cluster.pass(50); // all of it is flushed: a start has nothing to apply
+    assert_eq!(cluster.status(0).committed, DAMAGED);
+    cluster.isolate(0);
+    cluster.propose(0, &[("b".into(), 2)]); // the last entry is read at the start
+    cluster.stabilize();
+    cluster.crash(0);
+    cluster.damage(0, DAMAGED);
+    cluster.heal();
+    cluster.restart(0);
+    assert!(cluster.is_up(0), "nobody has asked yet");
+    cluster.campaign(1);
+    cluster.stabilize();
+    stopped(&cluster);
+}

@@ -263,7 +263,7 @@ fn advice(trouble: &Trouble, just_bought: bool) -> &'static str {
             "Your order stands: its number is in the address. Only the order book does not answer yet; look again in a moment."
         }
         _ if trouble.status >= 500 && trouble.key.is_some() => {
-            "Nothing was sold. The store finds a replacement for a lost machine within seconds; send the order again in a moment."
+            "Nothing was sold by this attempt. Send the order again in a moment: the store finds a replacement for a lost machine within seconds, and an order that came through before is not placed twice."
         }
         _ if trouble.status >= 500 => {
             "The store finds a replacement for a lost machine within seconds; look again in a moment."

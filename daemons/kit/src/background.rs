@@ -16,17 +16,26 @@ pub fn at_low_priority() {
 /// scheduling class `SCHED_IDLE` (sched(7)), whose threads are preempted as soon as anybody wakes up, where a low priority
 /// lets them finish their slice. Of what they share with a running daemon, LMDB's lock of its table of readers is held for a
 /// moment only, when a transaction is opened. If the kernel refuses, the command is only less polite.
-///
-/// Where the kernel groups threads by session (sched(7), autogroup), all of that says nothing to the threads of other
-/// sessions: a command in one terminal would get as much as a store in another. So the process leaves its session for one of
-/// its own, whose group is put last. It must not be the first of a process group; a child that a command waits for is not.
 pub fn stand_back() {
-    if rustix::process::setsid().is_ok() {
-        let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
-    }
     at_low_priority();
     // SAFETY: all its fields are numbers (musl has more of them than glibc), and the class takes only zeros.
     let class: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: the call reads the structure, which outlives it; 0 is the calling thread.
     let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const class) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_stands_behind_everybody() {
+        // A thread of its own: the class is the thread's, and there is no way back without privileges.
+        let class = std::thread::spawn(|| {
+            stand_back();
+            let inherited = std::thread::spawn(|| unsafe { libc::sched_getscheduler(0) });
+            (unsafe { libc::sched_getscheduler(0) }, inherited.join().unwrap())
+        });
+        assert_eq!(class.join().unwrap(), (libc::SCHED_IDLE, libc::SCHED_IDLE));
+    }
 }

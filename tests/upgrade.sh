@@ -19,5 +19,5 @@ if [ ! -x "$source/quire" ]; then
     cp "$source/target/release/quire" "$source/quire"
     rm -rf "$source/target" "$source/src"
 fi
-cargo build --release --locked --package quire --package tests --bins
+cargo build --release --locked --package quire --package tests --bin quire --bin upgrade
 target/release/upgrade "$source/quire"

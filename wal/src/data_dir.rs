@@ -214,18 +214,24 @@ fn create_identity(path: &Path, role: &str, process: u64) -> Result<NodeId, DirE
     getrandom::fill(&mut node).expect("the operating system has random bytes");
     let node = NodeId::from_le_bytes(node).max(1);
     let identity = Identity { format: FORMAT, role: role.into(), process, node: format!("{node:016x}") };
-    let (temporary, file_path) = (path.join("identity.json.new"), path.join(IDENTITY));
-    let write = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        serde_json::to_writer_pretty(&mut file, &identity)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&temporary, &file_path)?;
-        File::open(path)?.sync_all()
-    };
-    write().map_err(|cause| DirError::CannotCreate { path: file_path.clone(), cause })?;
+    write_json(path, IDENTITY, &identity)
+        .map_err(|cause| DirError::CannotCreate { path: path.join(IDENTITY), cause })?;
     Ok(node)
+}
+
+/// Puts a file for people to read into a data directory, in the place of the one of that name: after a power failure it is
+/// the one or the other, whole.
+///
+/// # Errors
+/// When the operating system refuses; nothing has changed then, or all of it.
+pub fn write_json(directory: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    serde_json::to_writer_pretty(&mut file, value)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&new, &path)?;
+    File::open(directory)?.sync_all()
 }
 
 fn check(path: &Path, identity: &Identity, role: &str, process: u64) -> Result<NodeId, DirError> {

@@ -10,7 +10,7 @@
 //! a person should look at the machine.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use api::status::RepairStatus;
 use serde::{Deserialize, Serialize};
+use wal::data_dir::write_json;
 use wal::meta;
 use wal::repair::{self, Repair};
 
@@ -125,17 +126,6 @@ fn read(path: &Path) -> Option<Note> {
     }))
 }
 
-/// Puts a note where it survives a power failure.
-fn write(directory: &Path, name: &str, note: &Note) -> io::Result<()> {
-    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
-    let mut file = File::create(&new)?;
-    serde_json::to_writer_pretty(&mut file, note)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(directory)?.sync_all()
-}
-
 /// What an error of damage says is damaged.
 fn what(error: &wal::Error) -> String {
     let text = error.to_string();
@@ -169,7 +159,7 @@ impl Shared {
     fn write_note(&self, finding: &str, at_least: u64) -> Result<(), String> {
         let note =
             Note { version: FORMAT, findings: vec![finding.into()], at_least, wall_ms: clock::wall_ms() };
-        write(self.directory(), NOTE, &note)
+        write_json(self.directory(), NOTE, &note)
             .map_err(|error| format!("the note of it cannot be written: {error}"))
     }
 
@@ -272,7 +262,7 @@ impl<R: Send + 'static> Replica<R> {
     fn end_quarantine(&self, note: &Note) {
         let (directory, repairs) = (self.shared.directory(), &self.shared.repairs);
         let newest = Note { version: FORMAT, wall_ms: clock::wall_ms(), ..note.clone() };
-        let ended = write(directory, REPAIRED, &newest)
+        let ended = write_json(directory, REPAIRED, &newest)
             .and_then(|()| fs::remove_file(directory.join(NOTE)))
             .and_then(|()| File::open(directory)?.sync_all());
         if let Err(error) = ended {
@@ -366,7 +356,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let note = Note { version: 1, findings: vec!["log entry 7".into()], at_least: 7, wall_ms: 5 };
         assert!(Repairs::open(directory.path()).note.lock().unwrap().is_none());
-        write(directory.path(), NOTE, &note).unwrap();
+        write_json(directory.path(), NOTE, &note).unwrap();
         fs::write(directory.path().join(FILE), b"a part of a snapshot").unwrap();
         assert_eq!(Repairs::open(directory.path()).note.into_inner().unwrap(), Some(note));
         assert!(directory.path().join(FILE).exists(), "to go on with");
@@ -384,7 +374,7 @@ mod tests {
         let limit_ms = u64::try_from(AGAIN_AFTER.as_millis()).unwrap();
         for (ago_ms, recent) in [(1_000, true), (limit_ms - 10_000, true), (limit_ms + 1_000, false)] {
             let note = Note { wall_ms: clock::wall_ms() - ago_ms, ..Note::default() };
-            write(directory.path(), REPAIRED, &note).unwrap();
+            write_json(directory.path(), REPAIRED, &note).unwrap();
             assert_eq!(Repairs::open(directory.path()).is_recent(), recent, "{ago_ms} ms ago");
         }
         fs::remove_file(directory.path().join(REPAIRED)).unwrap();

@@ -44,14 +44,24 @@ pub struct Repaired {
     pub last: u64,
 }
 
-/// The index that a snapshot must have at least to repair this damage, 0 if any will do; `None` for an error that is no
-/// damage, or damage that no snapshot repairs.
+/// The index that a snapshot must have at least to repair this damage, if that entry is committed; 0 if any will do. `None`
+/// for an error that is no damage, or damage that no snapshot repairs.
 pub fn at_least(error: &Error) -> Option<u64> {
     match error {
         Error::Damaged { place: Place::Entry(index), .. } => Some(*index),
         Error::Damaged { place: Place::Value { table, .. }, .. } if *table != META.name => Some(0),
         _ => None,
     }
+}
+
+/// The index that a snapshot must have at least to repair this store, which needs one of `at_least` if all of its log is
+/// committed. An entry beyond what is known to be committed need not be in any snapshot ever: the first that shows another
+/// term in the place of an entry before it tells that neither is.
+///
+/// # Errors
+/// When the store cannot be read, or does not know what is committed.
+pub fn at_least_here(store: &dyn Store, at_least: u64) -> Result<u64> {
+    Ok(at_least.min(meta::hard_state(&*store.read()?)?.commit + 1))
 }
 
 /// Repairs the store of a member with a snapshot of its group, in one write transaction. `tables` are the state machine's.
@@ -145,6 +155,8 @@ fn rest(old: &dyn Read, mark: &Mark, last: u64, commit: u64) -> Result<Rest> {
             return Err(Error::damaged_entry(mark.index, format!("{own} where the snapshot has {wanted}")));
         }
     }
+    // As in `at_least_here`: beyond what is committed, any later snapshot may tell more.
+    let later = commit.max(mark.index) + 1;
     let mut before = *mark;
     let mut fault = None;
     old.scan(LOG, &log::key(mark.index + 1), &mut |key, record| {
@@ -159,8 +171,8 @@ fn rest(old: &dyn Read, mark: &Mark, last: u64, commit: u64) -> Result<Rest> {
     })?;
     match fault {
         None if before.index == last => Ok(Rest::Stays),
-        None => Ok(Rest::Unproven { at_least: last, why: format!("its log ends at {last}") }),
-        Some(error) => Ok(Rest::Unproven { at_least: before.index + 1, why: error.to_string() }),
+        None => Ok(Rest::Unproven { at_least: last.min(later), why: format!("its log ends at {last}") }),
+        Some(error) => Ok(Rest::Unproven { at_least: later.min(before.index + 1), why: error.to_string() }),
     }
 }
 

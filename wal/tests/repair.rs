@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // a test may give up anywhere
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::mpsc;
 
 use wal::error::{Diverged, Error, Result};
 use wal::level::NEWEST;
 use wal::log::{self, Log};
 use wal::meta::{self, Formation, HardState};
-use wal::repair::{Repair, Repaired, at_least, repair};
+use wal::repair::{Repair, Repaired, at_least, at_least_here, repair};
 use wal::replica::{Config, Input, Keep, Now, Proposal, Replica, Transport};
 use wal::scrub::Scrub;
 use wal::snapshot::{Head, InMemory, Incoming, Snapshot, chunk};
@@ -123,6 +123,20 @@ fn records(store: &dyn Store, from: u64) -> Vec<Vec<u8>> {
 
 fn flip_entry(store: &Memory, index: u64) {
     store.flip_bit(LOG, &index.to_be_bytes(), 300);
+}
+
+/// Appends entries of its last term that no other node has.
+fn append_alone(store: &Memory, indexes: RangeInclusive<u64>) {
+    let term = hard(store).term;
+    let command = Command { kind: 1, version: 1, payload: vec![9; 8] };
+    let entry = |index| Entry {
+        index,
+        term,
+        stamp: wal::Stamp::default(),
+        class: wal::entry::Class::Normal,
+        command: command.clone(),
+    };
+    write(store, |txn| Log::open(&*txn)?.append(txn, &indexes.map(entry).collect::<Vec<_>>()));
 }
 
 /// What a pass of the scrub finds, and what a repair of it takes.
@@ -280,17 +294,7 @@ fn what_can_never_be_committed_goes() {
     let own = peer.image();
     // Entries of a primary that nobody followed, while the others went on in a later term.
     let (start, term) = (last(&own), hard(&own).term);
-    let command = Command { kind: 1, version: 1, payload: vec![9; 8] };
-    let entry = |index| Entry {
-        index,
-        term,
-        stamp: wal::Stamp::default(),
-        class: wal::entry::Class::Normal,
-        command: command.clone(),
-    };
-    write(&own, |txn| {
-        Log::open(&*txn)?.append(txn, &(start + 1..=start + 20).map(entry).collect::<Vec<_>>())
-    });
+    append_alone(&own, start + 1..=start + 20);
     run(&peer, 51..=55);
     let index = last(&peer);
     assert!(index < last(&own) && hard(&peer).term > term);
@@ -298,6 +302,35 @@ fn what_can_never_be_committed_goes() {
     let done = repair(&own, TABLES, &mut snapshot(&peer)).unwrap();
     assert_eq!(done, Repair::Done(Repaired { state: index, last: index }));
     assert_eq!((last(&own), state_hash(&own)), (index, state_hash(&peer)));
+}
+
+/// Nobody else has the damaged entry, or ever will: waiting for a snapshot of it would be for ever on a quiet store.
+#[test]
+fn damage_in_what_can_never_be_committed_waits_for_no_such_entry() {
+    let peer = founded();
+    run(&peer, 1..=50);
+    let early = peer.image();
+    let own = peer.image();
+    let start = last(&own);
+    append_alone(&own, start + 1..=start + 20);
+    flip_entry(&own, start + 15);
+    assert_eq!(at_least_here(&own, start + 15).unwrap(), hard(&own).commit + 1);
+    assert_eq!(at_least_here(&own, 10).unwrap(), 10, "a committed entry is in every later snapshot");
+    // A snapshot that ends before them says nothing of them; any later one may.
+    match repair(&own, TABLES, &mut snapshot(&early)).unwrap() {
+        Repair::NeedsMore { at_least, why } => {
+            assert_eq!(at_least, start + 1, "{why}");
+            assert!(why.contains(&format!("damaged log entry {}", start + 15)), "{why}");
+        }
+        done => panic!("{done:?}"),
+    }
+    // The others have gone on in a later term, and not as far.
+    run(&peer, 51..=52);
+    let index = last(&peer);
+    assert!(index < start + 15);
+    let done = repair(&own, TABLES, &mut snapshot(&peer)).unwrap();
+    assert_eq!(done, Repair::Done(Repaired { state: index, last: index }));
+    assert_eq!((findings(&own), state_hash(&own)), (vec![], state_hash(&peer)));
 }
 
 #[test]

@@ -25,7 +25,7 @@ struct Kept {
 impl Archive {
     /// Notes the applied entries of a store up to `until`. `undamaged` is what one of them was, by its key, before a bit of
     /// it was flipped.
-    pub fn note(&self, store: &dyn Store, until: u64, undamaged: Option<&(Vec<u8>, Vec<u8>)>) -> Result<()> {
+    pub fn note(&self, store: &dyn Store, until: u64, undamaged: Option<(&[u8], &[u8])>) -> Result<()> {
         let txn = store.read()?;
         let start = meta::log_start(&*txn)?.index;
         let until = until.min(meta::applied(&*txn)?.index);
@@ -34,7 +34,7 @@ impl Archive {
             let key = index.to_be_bytes();
             let record = match txn.get(LOG, &key)? {
                 Some(record) if entry::decode(index, record).is_ok() => Some(record),
-                Some(_) => undamaged.filter(|(of, _)| *of == key).map(|(_, record)| record.as_slice()),
+                Some(_) => undamaged.filter(|(of, _)| *of == key).map(|(_, record)| record),
                 None => None,
             };
             if let Some(record) = record {

@@ -140,10 +140,10 @@ impl Campaign {
             )?;
         }
         if recovered != Recovered::default() {
-            let Recovered { snapshots, replacements } = recovered;
+            let Recovered { snapshots, replacements, repairs } = recovered;
             writeln!(
                 out,
-                "{replacements} disks replaced, {snapshots} snapshots taken by replicas that lagged"
+                "{replacements} disks replaced, {repairs} repaired, {snapshots} snapshots taken by replicas that lagged"
             )?;
         }
         writeln!(

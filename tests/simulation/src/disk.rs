@@ -70,12 +70,20 @@ pub struct Disk {
     commits: AtomicU64,
     power: Arc<Power>,
     full: AtomicBool,
-    /// A value on it was changed behind its back: where.
-    damage: Mutex<Option<String>>,
-    /// Key and value of the entry that was changed, if one was, as it was before.
-    undamaged: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    /// A value on it was changed behind its back.
+    damage: Mutex<Option<Damage>>,
     /// What the replicas of its group have forgotten of their logs.
     archive: Arc<Archive>,
+}
+
+/// A value that was changed behind the back of whoever wrote it.
+struct Damage {
+    place: String,
+    table: Table,
+    key: Vec<u8>,
+    /// As it was written, and as it is since.
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
 impl Disk {
@@ -100,12 +108,14 @@ impl Disk {
     /// Everything on it is gone, damage too.
     pub fn wipe(&self) {
         self.reset_to(&Memory::new());
-        (*lock(&self.damage), *lock(&self.undamaged)) = (None, None);
+        *lock(&self.damage) = None;
     }
 
     /// The entries of its log up to `until` will be gone from it.
     pub fn remember(&self, until: u64) -> Result<()> {
-        self.archive.note(&self.seen, until, lock(&self.undamaged).as_ref())
+        let damage = lock(&self.damage);
+        let entry = damage.as_ref().filter(|damage| damage.table == LOG);
+        self.archive.note(&self.seen, until, entry.map(|damage| (&*damage.key, &*damage.before)))
     }
 
     /// The whole log of its group as far as it is known here, and what is wrong with it.
@@ -140,16 +150,27 @@ impl Disk {
 
     /// Where a value was changed behind its back, if one was.
     pub fn damage(&self) -> Option<String> {
-        lock(&self.damage).clone()
+        lock(&self.damage).as_ref().map(|damage| damage.place.clone())
+    }
+
+    /// Looks whether what was changed is still there: it may have been forgotten, written anew, or repaired.
+    pub fn look_for_damage(&self) {
+        let is_there = |damage: &Damage| -> Result<bool> {
+            Ok(self.seen.read()?.get(damage.table, &damage.key)? == Some(&*damage.after))
+        };
+        let mut damage = lock(&self.damage);
+        if damage.as_ref().is_some_and(|damage| !is_there(damage).expect("a disk in memory can be read")) {
+            *damage = None;
+        }
     }
 
     /// Flips a bit of a stored value, somewhere in `tables`. Says where; nothing if they are empty.
     pub fn flip_bit(&self, tables: &[Table], random: &mut Random) -> Option<String> {
-        let mut values: Vec<(Table, Vec<u8>, usize)> = Vec::new();
+        let mut values: Vec<(Table, Vec<u8>, Vec<u8>)> = Vec::new();
         let txn = self.seen.read().expect("a disk in memory can be read");
         for table in tables {
             let scanned = txn.scan(*table, &[], &mut |key, value| {
-                values.push((*table, key.to_vec(), value.len()));
+                values.push((*table, key.to_vec(), value.to_vec()));
                 ControlFlow::Continue(())
             });
             scanned.expect("a disk in memory can be read");
@@ -158,16 +179,14 @@ impl Disk {
         if values.is_empty() {
             return None;
         }
-        let (table, key, bytes) = values.swap_remove(random.index(values.len()));
-        let bit = random.index(8 * bytes);
-        if table == LOG {
-            let value = self.seen.read().and_then(|txn| Ok(txn.get(table, &key)?.map(<[u8]>::to_vec)));
-            *lock(&self.undamaged) =
-                value.expect("a disk in memory can be read").map(|value| (key.clone(), value));
-        }
+        let (table, key, before) = values.swap_remove(random.index(values.len()));
+        let bit = random.index(8 * before.len());
         self.seen.flip_bit(table, &key, bit);
+        let mut after = before.clone();
+        after[bit / 8] ^= 1 << (bit % 8);
         let place = format!("bit {bit} of {} {}", table.name, key.escape_ascii());
-        lock(&self.damage).get_or_insert(place.clone());
+        let damage = Damage { place: place.clone(), table, key, before, after };
+        lock(&self.damage).get_or_insert(damage);
         Some(place)
     }
 }

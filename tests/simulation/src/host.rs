@@ -100,8 +100,12 @@ pub struct Host<'d, M: StateMachine, O> {
     pub node: NodeId,
     /// How much of its log it keeps.
     pub keep: Keep,
-    /// Snapshots and admission.
+    /// Snapshots, admission and repairs.
     pub recovery: Recovery,
+    /// Whether damage is repaired from the peers.
+    pub repairs: bool,
+    /// The note beside the store that it is damaged: what a snapshot must cover to repair it, if all is committed.
+    pub note: Option<u64>,
     /// A deliberate bug.
     pub sabotage: Option<Sabotage>,
     /// How far the log was right when a process started. All of it is looked at again when the run is over.
@@ -140,6 +144,8 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
             node: (at - first + 1) as u64,
             keep: Keep::default(),
             recovery: Recovery::default(),
+            repairs: false,
+            note: None,
             sabotage,
             checked: None,
             process: None,
@@ -173,10 +179,10 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
         members.node_of((peer - self.first + 1) as u64)
     }
 
-    /// The level that the running release understands; a process on a blank disk says so, too.
+    /// The level that the running release understands; a process that takes no part yet says so, too.
     pub fn level(&self) -> Option<Level> {
-        let blank = self.is_blank().then_some(level::NEWEST);
-        self.process.as_ref().map(|process| process.level).or(blank)
+        let waits = (self.is_blank() || self.is_in_quarantine()).then_some(level::NEWEST);
+        self.process.as_ref().map(|process| process.level).or(waits)
     }
 
     /// The machine's clock.
@@ -226,6 +232,7 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
             Err(error) => {
                 self.disk.crash();
                 out.stopped(self.at, &error, self.disk);
+                self.ended_by(&error, out);
                 false
             }
         }
@@ -321,6 +328,7 @@ impl<'d, M: StateMachine, O: Send + 'static> Host<'d, M, O> {
             }
             Err(error) => {
                 out.stopped(self.at, &error, self.disk);
+                self.ended_by(&error, out);
                 Turned::Dead
             }
         }

@@ -448,8 +448,8 @@ impl Outside {
         }
     }
 
-    /// A replica has stopped with an error. That is right if its power failed or its disk was damaged; from damage it does
-    /// not come back by itself.
+    /// A replica has stopped with an error. That is right if its power failed or its disk was damaged; from damage it comes
+    /// back only by a repair.
     pub fn stopped(&mut self, at: Place, error: &Error, disk: &Disk) {
         match error {
             Error::Storage { .. } if disk.power().is_off() => {

@@ -1,11 +1,13 @@
-//! How a replica comes back that was away for longer than the logs of the others reach, or whose disk was lost: what
-//! `kit::group` does about snapshots and admission (`views`, `fetch`, `admission` there and here), as events.
+//! How a replica comes back that was away for longer than the logs of the others reach, or whose disk was lost or damaged:
+//! what `kit::group` does about snapshots, admission and repairs (`views`, `fetch`, `admission`, `repair` there and here), as
+//! events.
 //!
 //! Left out: introductions and the registration of starts, the file that keeps a broken transfer over a restart. Limits
 //! are shorter than the daemons', so that a short run shows what they lead to.
 
 mod admission;
 mod fetch;
+mod repair;
 mod views;
 
 use std::collections::BTreeMap;
@@ -113,14 +115,17 @@ pub struct Recovered {
     pub snapshots: u64,
     /// Disks in the place of lost ones that became members.
     pub replacements: u64,
+    /// Damaged disks that were repaired.
+    pub repairs: u64,
 }
 
 impl Recovered {
-    /// Both together.
+    /// All together.
     pub fn plus(self, other: Recovered) -> Recovered {
         Recovered {
             snapshots: self.snapshots + other.snapshots,
             replacements: self.replacements + other.replacements,
+            repairs: self.repairs + other.repairs,
         }
     }
 }
@@ -133,6 +138,8 @@ pub struct Recovery {
     asked_before: Option<Memory>,
     fetch: Option<Fetch>,
     blank: Option<Blank>,
+    /// What is fetched is for a repair.
+    repairs: bool,
     /// On a primary: who asked to be admitted, and was asked back.
     applicants: BTreeMap<Place, NodeId>,
     number: u64,

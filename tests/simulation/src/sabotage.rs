@@ -76,10 +76,12 @@ pub enum Sabotage {
     RejoinsUnderItsOldId,
     /// A replica that is started again forgets all entries that are committed, also those that it has not applied.
     ForgetsWhatIsNotApplied,
+    /// A repair drops the entries after the snapshot, which the replica may have acknowledged.
+    RepairDropsTheTail,
 }
 
 /// Names on the command line, and what the bug is called in tables.
-const NAMES: [(Sabotage, &str); 37] = [
+const NAMES: [(Sabotage, &str); 38] = [
     (Sabotage::Rule(Rule::R1), "r1"),
     (Sabotage::Rule(Rule::R3), "r3"),
     (Sabotage::Rule(Rule::R4), "r4"),
@@ -117,6 +119,7 @@ const NAMES: [(Sabotage, &str); 37] = [
     (Sabotage::InstallsWithoutTheMark, "installs-without-the-mark"),
     (Sabotage::RejoinsUnderItsOldId, "rejoins-under-its-old-id"),
     (Sabotage::ForgetsWhatIsNotApplied, "forgets-what-is-not-applied"),
+    (Sabotage::RepairDropsTheTail, "repair-drops-the-tail"),
 ];
 
 impl Sabotage {

@@ -41,10 +41,13 @@ pub enum Profile {
     Flicker,
     /// Disks are lost and replaced, again and again, and logs are so short that whoever was away needs a snapshot.
     Replacements,
+    /// The same, but that disks are damaged more often than lost, on two of a group's machines at a time, too, and repaired
+    /// from a peer.
+    Repairs,
 }
 
 /// Profiles, with their names on the command line.
-const NAMES: [(Profile, &str); 17] = [
+const NAMES: [(Profile, &str); 18] = [
     (Profile::Calm, "calm"),
     (Profile::Lossy, "lossy"),
     (Profile::Storm, "storm"),
@@ -62,6 +65,7 @@ const NAMES: [(Profile, &str); 17] = [
     (Profile::Cache, "cache"),
     (Profile::Flicker, "flicker"),
     (Profile::Replacements, "replacements"),
+    (Profile::Repairs, "repairs"),
 ];
 
 /// How wrong the clocks of a run are.
@@ -121,7 +125,12 @@ impl Profile {
 
     /// Whether disks that were lost are replaced, and logs are short.
     pub fn replaces_disks(self) -> bool {
-        self == Profile::Replacements
+        matches!(self, Profile::Replacements | Profile::Repairs)
+    }
+
+    /// Whether disks that are damaged are repaired, and not replaced.
+    pub fn repairs_disks(self) -> bool {
+        self == Profile::Repairs
     }
 
     /// What goes wrong, and how often.
@@ -208,7 +217,7 @@ impl Profile {
                 faults: faulty(500, Mix { flickers: 6, shatters: 1, ..Mix::default() }),
                 ..calm
             },
-            Profile::Replacements => Weather {
+            Profile::Replacements | Profile::Repairs => Weather {
                 lost: 200,
                 doubled: 300,
                 late: 600,

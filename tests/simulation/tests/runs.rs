@@ -14,7 +14,8 @@ use simulation::{Caught, Figures, KEPT, Kept, Plan, Profile, Recovered, Report, 
 
 /// Seeds per profile.
 const SEEDS: u64 = 4;
-/// Disks that are replaced, and snapshots that replicas take that lag, in the runs of a profile with such things.
+/// Disks that are replaced, those that are repaired, and snapshots that replicas take that lag, in the runs of a profile with
+/// such things.
 const COME_BACK_MIN: u64 = 2;
 /// Deliberate bugs that are caught, at least.
 const KEPT_MIN: usize = 20;
@@ -40,9 +41,10 @@ fn keeps_every_promise(profile: Profile) -> Figures {
         recovered = recovered.plus(report.recovered);
         sales += report.sales;
     }
-    let Recovered { snapshots, replacements } = recovered;
-    let come_back = snapshots.min(replacements) >= COME_BACK_MIN;
-    assert_eq!(come_back, profile.replaces_disks(), "{} came back: {recovered:?}", profile.name());
+    let Recovered { snapshots, replacements, repairs } = recovered;
+    let come_back = [snapshots.min(replacements), repairs].map(|times| times >= COME_BACK_MIN);
+    let should = [profile.replaces_disks(), profile.repairs_disks()];
+    assert_eq!(come_back, should, "{} came back: {recovered:?}", profile.name());
     assert!(sales > 20, "too little was sold in {}: {sales}", profile.name());
     assert!(figures.hits > figures.reads() / 4, "the cache answers too little: {figures:?}");
     figures
@@ -84,6 +86,7 @@ profiles! {
     cache: Cache,
     flicker: Flicker,
     replacements: Replacements,
+    repairs: Repairs,
 }
 
 /// What an unoptimised build has time for: a run with everything, twice.

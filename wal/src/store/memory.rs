@@ -55,7 +55,12 @@ impl Store for Memory {
 
     fn write(&self) -> Result<Box<dyn Transaction + '_>> {
         let base = Snapshot(self.snapshot());
-        Ok(Box::new(MemoryTransaction { store: self, base, changes: Changes::default() }))
+        Ok(Box::new(MemoryTransaction {
+            store: self,
+            base,
+            cleared: Vec::new(),
+            changes: Changes::default(),
+        }))
     }
 
     fn room(&self) -> Result<Room> {
@@ -110,8 +115,14 @@ impl Read for Snapshot {
 
 struct MemoryTransaction<'s> {
     store: &'s Memory,
+    /// What was committed, without the tables that were cleared.
     base: Snapshot,
+    cleared: Vec<Table>,
     changes: Changes,
+}
+
+fn remove(map: &mut Map, table: Table) {
+    map.retain(|(id, _), _| *id != table.id);
 }
 
 impl MemoryTransaction<'_> {
@@ -157,17 +168,22 @@ impl Write for MemoryTransaction<'_> {
     fn delete_range(&mut self, table: Table, from: &[u8], to: &[u8]) -> Result<()> {
         self.overlay().delete_range(table, from, to)
     }
+    /// Not noted key by key: whoever fills the table again by `append` would look past all of them each time.
     fn clear(&mut self, table: Table) -> Result<()> {
-        self.overlay().clear(table)
+        remove(Arc::make_mut(&mut self.base.0), table);
+        self.changes.forget(table);
+        self.cleared.push(table);
+        Ok(())
     }
 }
 
 impl Transaction for MemoryTransaction<'_> {
     fn commit(self: Box<Self>) -> Result<()> {
-        let MemoryTransaction { store, base, changes } = *self;
+        let MemoryTransaction { store, base, cleared, changes } = *self;
         drop(base); // so that the map is changed in place when nobody reads it
         let mut committed = store.committed.lock().unwrap_or_else(PoisonError::into_inner);
         let map = Arc::make_mut(&mut committed);
+        cleared.into_iter().for_each(|table| remove(map, table));
         for (table, key, change) in changes.into_entries() {
             let key = (table.id, key.into_vec());
             match change {

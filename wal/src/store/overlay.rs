@@ -64,6 +64,14 @@ impl Changes {
         self.bytes = 0;
     }
 
+    /// Forgets the changes of one table.
+    pub(super) fn forget(&mut self, table: Table) {
+        let Some((_, map)) = self.tables.iter_mut().find(|(changed, _)| *changed == table) else { return };
+        for (key, change) in std::mem::take(map) {
+            self.bytes -= OVERHEAD_BYTES + key.len() + change.map_or(0, |value| value.len());
+        }
+    }
+
     /// All changes, one by one.
     pub(super) fn into_entries(self) -> impl Iterator<Item = (Table, Key, Option<Vec<u8>>)> {
         let tables = self.tables.into_iter();

@@ -222,9 +222,9 @@ impl<R: Send + 'static> Replica<R> {
         let damage = note.findings.join("; ");
         let stands = || self.shared.stopping.get() == 0;
         loop {
-            self.set_waiting_for(format!("a snapshot of {} or later", note.at_least));
-            log::info!("damaged {damage}: fetching a snapshot of {} or later to repair it", note.at_least);
-            let at_least = note.at_least;
+            let at_least = self.at_least_here(note.at_least);
+            self.set_waiting_for(format!("a snapshot of {at_least} or later"));
+            log::info!("damaged {damage}: fetching a snapshot of {at_least} or later to repair it");
             let order = Order { cluster, at_least, file: FILE, repairs: Some(&damage), stands: &stands };
             let Some(mut snapshot) = self.fetch(&order) else { return false };
             let repaired = self.at_desk_within(INSTALL_LIMIT, move |desk, shared| {
@@ -257,6 +257,12 @@ impl<R: Send + 'static> Replica<R> {
                 }
             }
         }
+    }
+
+    /// What it takes here, where the entries beyond those that are committed may be nobody else's. A store that cannot tell
+    /// is refused when it is to be repaired.
+    fn at_least_here(&self, at_least: u64) -> u64 {
+        repair::at_least_here(&*self.store, at_least).unwrap_or(at_least)
     }
 
     fn end_quarantine(&self, note: &Note) {
@@ -328,6 +334,7 @@ impl<R: Send + 'static> Replica<R> {
         let until = Instant::now() + FETCH_LIMIT;
         let cluster = self.cluster().expect("it takes part in a group");
         let stands = || self.shared.stopping.get() == 0 && Instant::now() < until;
+        let at_least = self.at_least_here(at_least);
         let order = Order { cluster, at_least, file: FILE, repairs: Some(finding), stands: &stands };
         match self.fetch(&order) {
             Some(_) => Ok(()), // it stays in its file

@@ -134,7 +134,7 @@ impl<M: StateMachine, O: Send + 'static> Host<'_, M, O> {
         out.after(soon, Event::Ends(Fault::Death(self.at, false)));
     }
 
-    /// The process of a blank replica ends.
+    /// The process of a blank replica, or of one in quarantine, ends.
     pub fn abandon(&mut self) {
         self.recovery.end();
         self.disk.crash();

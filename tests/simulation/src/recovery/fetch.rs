@@ -170,6 +170,7 @@ impl<M: StateMachine, O: Send + 'static> Host<'_, M, O> {
                 out.recovered.snapshots += 1;
                 self.give(Input::Install(Box::new(snapshot)), out);
             }
+            false if self.is_in_quarantine() => self.repair(snapshot, out),
             false => self.become_member(snapshot, out),
         }
     }

@@ -109,4 +109,5 @@ pub const KEPT: &[Kept] = &[
     kept(Sabotage::InstallsWithoutTheMark, Profile::Replacements, 0, 2_300, 400),
     kept(Sabotage::RejoinsUnderItsOldId, Profile::Replacements, 3, 247_000, 3_000),
     kept(Sabotage::ForgetsWhatIsNotApplied, Profile::Replacements, 0, 26_400, 600),
+    kept(Sabotage::RepairDropsTheTail, Profile::Repairs, 0, 176_700, 400),
 ];

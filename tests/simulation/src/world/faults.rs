@@ -131,6 +131,7 @@ impl World<'_> {
                 }
             }
             Fault::Death(at, _) | Fault::Wipe(at) | Fault::RollBack(at) => self.start_again(*at),
+            Fault::Flip(at, _) if self.plan.profile.repairs_disks() => self.scrub(*at, fault),
             Fault::Flip(at, _) => {
                 self.replace_damaged(*at);
                 self.start_again(*at);
@@ -149,7 +150,7 @@ impl World<'_> {
         }
     }
 
-    fn start_again(&mut self, at: Place) {
+    pub(super) fn start_again(&mut self, at: Place) {
         match at.checked_sub(FRONTS) {
             Some(front) if !self.fronts[front].is_up() => self.fronts[front].start(&mut self.out),
             Some(_) => {}
@@ -180,7 +181,7 @@ impl World<'_> {
         }
     }
 
-    /// A disk is lost, if all others of its group are whole: what is promised holds while a majority keeps its disks.
+    /// A disk is lost or damaged, if all of its group are whole: what is promised holds while a majority keeps its disks.
     fn lose(&mut self, at: Place, fault: &Fault) {
         if !self.may_lose(group_of(at)) {
             return;
@@ -188,7 +189,12 @@ impl World<'_> {
         self.disks[at].remember(u64::MAX).expect("a disk in memory can be read");
         let sabotage = self.plan.sabotage;
         match fault {
-            Fault::Flip(_, in_log) => self.flip(at, *in_log),
+            Fault::Flip(_, in_log) => {
+                self.flip(at, *in_log);
+                if self.plan.profile.repairs_disks() && self.out.random.below(2) == 0 {
+                    self.damage_another(at, fault);
+                }
+            }
             Fault::Wipe(_) => {
                 self.kill(at, false);
                 self.disks[at].wipe();
@@ -207,7 +213,7 @@ impl World<'_> {
         }
     }
 
-    fn flip(&mut self, at: Place, in_log: bool) {
+    pub(super) fn flip(&mut self, at: Place, in_log: bool) {
         let disk = &self.disks[at];
         if self.plan.sabotage == Some(Sabotage::AcceptsDamage) {
             return forge_entry(disk, &mut self.out.random);

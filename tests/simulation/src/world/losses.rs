@@ -1,4 +1,4 @@
-//! Disks that are lost and replaced: which, when, and who counts meanwhile.
+//! Disks that are lost and replaced, or damaged and repaired: which, when, and who counts meanwhile.
 
 use wal::meta::{self, NodeId};
 use wal::replica::Keep;
@@ -6,8 +6,10 @@ use wal::store::Store;
 
 use super::*;
 use crate::recovery::formation;
-use crate::schedule::group_of;
+use crate::schedule::{Fault, group_of};
 
+/// Pause until the scrub comes by a damage again that is in what is not committed yet.
+const SCRUB_EVERY: Duration = Duration::from_millis(500);
 /// Fewest entries that a replica keeps of its log.
 const ENTRIES_MIN: u64 = 4;
 /// Most entries more, where they bound it.
@@ -19,6 +21,22 @@ const AGE_MS_MAX: u64 = 3_000;
 /// Most bytes more that are kept for whoever lags.
 const LAG_BYTES_MAX: u64 = 500;
 
+/// Does something with the host at a place, of whichever group.
+macro_rules! on_host {
+    ($world:ident, $at:expr, $host:ident => $does:expr) => {
+        match $at {
+            ..CATALOGS => {
+                let $host = $world.catalogs[$at].host_mut();
+                $does
+            }
+            _ => {
+                let $host = $world.orders[$at - CATALOGS].host_mut();
+                $does
+            }
+        }
+    };
+}
+
 impl World<'_> {
     /// Both groups are formed, as replacing a disk needs it; how much each replica keeps of its log is drawn.
     pub(super) fn form_groups(&mut self) {
@@ -26,11 +44,8 @@ impl World<'_> {
             let formation = formation(group_of(at));
             let formed = self.disks[at].tamper(|txn| meta::set_formation(&mut *txn, &formation));
             formed.expect("a disk in memory can be written to");
-            let keep = some_keep(&mut self.out.random);
-            match at {
-                ..CATALOGS => self.catalogs[at].host_mut().keep = keep,
-                _ => self.orders[at - CATALOGS].host_mut().keep = keep,
-            }
+            let (keep, repairs) = (some_keep(&mut self.out.random), self.plan.profile.repairs_disks());
+            on_host!(self, at, host => (host.keep, host.repairs) = (keep, repairs));
         }
     }
 
@@ -38,6 +53,14 @@ impl World<'_> {
         match at {
             ..CATALOGS => self.catalogs[at].host().node,
             _ => self.orders[at - CATALOGS].host().node,
+        }
+    }
+
+    /// What a damaged replica has noted.
+    fn note(&self, at: Place) -> Option<u64> {
+        match at {
+            ..CATALOGS => self.catalogs[at].host().note,
+            _ => self.orders[at - CATALOGS].host().note,
         }
     }
 
@@ -77,52 +100,91 @@ impl World<'_> {
         if self.plan.sabotage == Some(Sabotage::RejoinsUnderItsOldId) {
             return;
         }
-        let more = REPLICAS as NodeId;
-        match at {
-            ..CATALOGS => self.catalogs[at].host_mut().node += more,
-            _ => self.orders[at - CATALOGS].host_mut().node += more,
+        on_host!(self, at, host => {
+            host.node += REPLICAS as NodeId;
+            host.note = None;
+        });
+    }
+
+    /// Damages a value of another replica, too, if the third has all that the repair of both takes. Both begin at once: what
+    /// they keep of their logs is not to become less first.
+    pub(super) fn damage_another(&mut self, damaged: Place, fault: &Fault) {
+        self.scrub(damaged, fault);
+        let Some(noted) = self.note(damaged) else { return };
+        let group = group_of(damaged);
+        let others: Vec<Place> = (group..group + REPLICAS).filter(|at| *at != damaged).collect();
+        let another = self.out.random.index(others.len());
+        let (another, whole) = (others[another], others[1 - another]);
+        let read = |at: Place| self.disks[at].read().expect("a disk in memory can be read");
+        let begins = |at: Place| meta::log_start(&*read(at)).expect("undamaged").index;
+        let has = meta::applied(&*read(whole)).expect("undamaged").index;
+        if [noted, begins(damaged), begins(another)].iter().all(|wanted| *wanted <= has) {
+            self.disks[another].remember(u64::MAX).expect("a disk in memory can be read");
+            self.flip(another, false);
+            self.scrub(another, &Fault::Flip(another, false));
         }
+    }
+
+    /// The scrub comes by a disk with a damage that may not have been met yet, and will again unless it is gone.
+    pub(super) fn scrub(&mut self, at: Place, fault: &Fault) {
+        self.disks[at].look_for_damage();
+        let is_damaged = self.disks[at].damage().is_some();
+        if is_damaged && self.note(at).is_none() {
+            let found = on_host!(self, at, host => host.scrub());
+            match found {
+                true => self.kill(at, false),
+                false => self.out.after(SCRUB_EVERY, Event::Ends(fault.clone())),
+            }
+        }
+        self.start_again(at);
     }
 
     /// A disk whose damage was found, or will be, is replaced by a blank one.
     pub(super) fn replace_damaged(&mut self, at: Place) {
-        if self.plan.profile.replaces_disks() && self.disks[at].damage().is_some() {
+        let profile = self.plan.profile;
+        let replaces = profile.replaces_disks() && !profile.repairs_disks();
+        if replaces && self.disks[at].damage().is_some() {
             self.kill(at, false);
             self.disks[at].remember(u64::MAX).expect("a disk in memory can be read");
             self.is_lost(at);
         }
     }
 
-    /// Whether nothing starts from what is on a replica's disk: it was lost. Where disks are replaced, a process starts that looks
-    /// for its group.
+    /// Whether no replica starts from what is on a disk: it was lost, or is to be repaired. Where disks are replaced, a process
+    /// starts that looks for its group.
     pub(super) fn stays_out(&mut self, at: Place) -> bool {
+        if self.note(at).is_some() {
+            let out = &mut self.out;
+            on_host!(self, at, host => if !host.is_in_quarantine() { host.start_in_quarantine(out) });
+            return true;
+        }
         let is_blank = || {
             let txn = self.disks[at].read().expect("a disk in memory can be read");
             meta::formation(&*txn).is_ok_and(|formation| formation.is_none())
         };
         let out = &mut self.out;
-        match at {
-            _ if !self.gone[at] => return false,
-            _ if !self.plan.profile.replaces_disks() => return true,
-            _ if !is_blank() => return false,
-            ..CATALOGS if self.catalogs[at].host().is_blank() => {}
-            ..CATALOGS => self.catalogs[at].host_mut().start_blank(out),
-            _ if self.orders[at - CATALOGS].host().is_blank() => {}
-            _ => self.orders[at - CATALOGS].host_mut().start_blank(out),
+        match () {
+            () if !self.gone[at] => return false,
+            () if !self.plan.profile.replaces_disks() => return true,
+            () if !is_blank() => return false,
+            () => on_host!(self, at, host => if !host.is_blank() { host.start_blank(out) }),
         }
         true
     }
 
-    /// The process of a blank replica, if it is one, dies.
+    /// A process dies that takes no part, if it is one: it is blank, or in quarantine.
     pub(super) fn abandon(&mut self, at: Place) {
-        match at {
-            ..CATALOGS if self.catalogs[at].host().is_blank() => self.catalogs[at].host_mut().abandon(),
-            CATALOGS..FRONTS if self.orders[at - CATALOGS].host().is_blank() => {
-                self.orders[at - CATALOGS].host_mut().abandon();
-            }
-            _ => return,
+        let waits = at < FRONTS
+            && on_host!(self, at, host => {
+                let waits = host.is_blank() || host.is_in_quarantine();
+                if waits {
+                    host.abandon();
+                }
+                waits
+            });
+        if waits {
+            self.out.say(|| format!("{} dies, and had taken no part yet", name(at)));
         }
-        self.out.say(|| format!("{} dies, still blank", name(at)));
     }
 }
 

@@ -29,7 +29,9 @@ impl World<'_> {
             let all = (group..group + REPLICAS).map(|at| (self.status(at), self.is_whole(at)));
             agree(&all.collect::<Vec<_>>())
         };
-        at_rest(0) && at_rest(CATALOGS) && {
+        let repairs = self.plan.profile.repairs_disks();
+        let is_repaired = !repairs || self.disks.iter().all(|disk| disk.damage().is_none());
+        is_repaired && at_rest(0) && at_rest(CATALOGS) && {
             let (catalog, orders) = (self.best(0), self.best(CATALOGS));
             is_drained(&self.disks[catalog], &self.disks[orders])
         }

@@ -20,33 +20,14 @@ for tool in wrk nginx haproxy; do
     command -v "$tool" >/dev/null || { echo "$tool is not installed; apt-get install wrk nginx haproxy" >&2; exit 69; }
 done
 . tests/bench/store.sh
-chmod 755 "$work" # the workers of an nginx that root starts are nobody
 pids=()
 and_end() {
     for pid in "${pids[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
 }
 
-cat >"$work/nginx.conf" <<NGINX
-daemon off; pid $work/nginx.pid; error_log $work/nginx.err; worker_processes 2; worker_rlimit_nofile 8192;
-events { worker_connections 4096; }
-http {
-    access_log off; tcp_nodelay on; keepalive_requests 100000000; keepalive_timeout 60s;
-    client_body_temp_path $work/t1; proxy_temp_path $work/t2; fastcgi_temp_path $work/t3;
-    uwsgi_temp_path $work/t4; scgi_temp_path $work/t5;
-    proxy_cache_path $work/cache keys_zone=lookups:10m;
-    upstream front { server 127.0.0.1:5004; keepalive 16; }
-    server {
-        listen 127.0.0.1:18081 backlog=4096;
-        location / {
-            proxy_pass http://front; proxy_http_version 1.1; proxy_set_header Connection "";
-            proxy_cache lookups; proxy_cache_valid 200 1h; proxy_ignore_headers Cache-Control Expires;
-        }
-    }
-}
-NGINX
-nginx -p "$work" -c "$work/nginx.conf" 2>>"$work/nginx.err" &
-pids+=($!)
+. tests/bench/nginx.sh
+pids+=("$nginx_pid")
 cat >"$work/haproxy.cfg" <<HAPROXY
 global
     maxconn 3000

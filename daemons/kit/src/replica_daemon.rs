@@ -13,9 +13,9 @@ use crate::exit::{Exit, Failure};
 use crate::group::{GroupConfig, Recovery, Replica};
 use crate::lifecycle::{self, Stop};
 use crate::peer_plane::{self, PeerHandler, PeerReply, PeerRequest};
-use crate::restart;
 use crate::settings::{Access, Members};
 use crate::supervision;
+use crate::{logging, restart};
 
 /// Longest time from the request to stop to the end of all that is under way: below the 10 s after which Docker kills.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
@@ -131,6 +131,7 @@ pub fn run<M: StateMachine>(
         log::warn!("some requests were still under way when the time to stop was over");
     }
     replica.stop();
+    logging::flush(); // which may take a moment, and a signal in it makes this a stop
     if stop.restarts() { Err(restart::in_place()) } else { Ok(()) }
 }
 

@@ -8,17 +8,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::exit::{Exit, Failure};
-use crate::logging;
 
 /// The file of the process's own program, whatever lies at its path by now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The first descriptor after input, output and errors.
 const FIRST_OTHER: libc::c_uint = 3;
 
-/// Starts this program anew, at once: other threads end where they are, as if the process were killed. Returns only if the
-/// operating system refuses.
+/// Starts this program anew, at once: other threads end where they are, as if the process were killed. What is to be read in
+/// the log must be written before, and a signal that came meanwhile looked at. Returns only if the operating system refuses.
 pub(crate) fn in_place() -> Failure {
-    logging::flush();
     close_the_rest();
     let mut arguments = std::env::args_os();
     let mut command = Command::new(program());

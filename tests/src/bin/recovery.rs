@@ -41,6 +41,8 @@ const BEFORE_LOST: Duration = Duration::from_secs(10);
 const BEFORE_MISSED: Duration = Duration::from_secs(3);
 /// Pause between two looks at a daemon.
 const LOOK: Duration = Duration::from_millis(2);
+/// The same while buyers' times count, which looking makes longer.
+const LOOK_BESIDE: Duration = Duration::from_millis(100);
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -236,26 +238,42 @@ fn lost(store: &Store, out: &mut impl io::Write) -> io::Result<()> {
         let start = Instant::now();
         backup.start();
         let primary = store.catalog_primary();
-        until("a voter again", || {
+        let mut steps = Vec::new();
+        for said in ["admitted to cluster", "have arrived from", "installed the snapshot"] {
+            looking_every(LOOK_BESIDE, said, || backup.log().contains(said));
+            steps.push((said, Instant::now()));
+        }
+        looking_every(LOOK_BESIDE, "a voter again", || {
             let members = primary.members();
             members.is_ok_and(|members| {
                 let row = members.rows.iter().rfind(|row| row.process == backup.id());
                 row.is_some_and(|row| row.role == "voter" && row.acknowledged.is_some())
-            }) && backup.log().contains("installed the snapshot")
+            })
         });
+        steps.push(("a voter again", Instant::now()));
         let goal = info(primary, "applied");
-        until("caught up", || info(backup, "applied") >= goal);
-        Ok::<_, io::Error>((start, start.elapsed()))
+        looking_every(LOOK_BESIDE, "caught up", || info(backup, "applied") >= goal);
+        Ok::<_, io::Error>((start, Instant::now(), steps))
     });
-    let (start, whole) = result?;
-    let of =
-        |during: bool| buys.iter().filter(move |(at, _)| (*at >= start) == during).map(|(_, took)| *took);
-    let ((n, before), (m, during)) = (p99(of(false)).unwrap_or_default(), p99(of(true)).unwrap_or_default());
+    let (start, end, steps) = result?;
+    let within = |from: Option<Instant>, to: Instant| {
+        let times = buys.iter().filter(|(at, _)| from.is_none_or(|from| *at >= from) && *at < to);
+        let (count, time) = p99(times.map(|(_, took)| *took)).unwrap_or_default();
+        format!("p99 of {count} buys {time:.2?}")
+    };
     writeln!(
         out,
-        "directory lost under {BUYERS} buyers: a voter again, with everything, {whole:.2?} after its start; p99 of buys \
-         {before:.2?} before ({n} buys), {during:.2?} meanwhile ({m} buys)"
-    )
+        "directory lost under {BUYERS} buyers: a voter again, with everything, {:.2?} after its start; before {}, meanwhile {}",
+        end - start,
+        within(None, start),
+        within(Some(start), end)
+    )?;
+    let mut from = start;
+    for (said, at) in steps {
+        writeln!(out, "  {:5.1?} {said}; until then {}", at - start, within(Some(from), at))?;
+        from = at;
+    }
+    Ok(())
 }
 
 fn info(daemon: &Daemon, field: &str) -> Option<u64> {
@@ -271,10 +289,14 @@ fn log_mib(store: &Store, daemon: &Daemon) -> io::Result<u64> {
 }
 
 fn until(what: &str, done: impl Fn() -> bool) {
+    looking_every(LOOK, what, done);
+}
+
+fn looking_every(pause: Duration, what: &str, done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
-        std::thread::sleep(LOOK);
+        std::thread::sleep(pause);
     }
 }
 

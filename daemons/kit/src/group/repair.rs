@@ -26,7 +26,7 @@ use super::fetch::{INSTALL_LIMIT, Order};
 use super::{Replica, Shared, die, lock, storage_failure};
 use crate::exit::Exit;
 use crate::wait::Watch;
-use crate::{clock, restart};
+use crate::{clock, logging, restart};
 
 /// The note that the directory is damaged.
 const NOTE: &str = "damaged";
@@ -173,11 +173,11 @@ impl Shared {
         };
         let mut failure = storage_failure(error);
         match noted {
-            // The next start begins with the repair.
-            Ok(()) if self.identity.config.stop.requested() => die(failure),
             Ok(()) => {
                 log::error!("{}; starting anew, to be repaired from the peers", failure.message);
-                die(restart::in_place())
+                logging::flush();
+                // Who is to stop begins with the repair when it is started again.
+                die(if self.identity.config.stop.requested() { failure } else { restart::in_place() })
             }
             Err(why) => {
                 debug_assert_eq!(failure.exit, Exit::Damaged);

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use api::status::{AskedStatus, ClusterStatus, DaemonStatus, GroupStatus, ReplicaStatus};
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use kit::answers;
 
 /// All of it: what is wrong, the groups, the daemons.
 pub(super) fn show(status: &ClusterStatus) -> String {
@@ -20,6 +21,10 @@ pub(super) fn show(status: &ClusterStatus) -> String {
     let sessions = sessions(status);
     if !sessions.is_empty() {
         let _ = writeln!(text, "\n{sessions}");
+    }
+    let repairs = repairs(status);
+    if !repairs.is_empty() {
+        let _ = writeln!(text, "\n{repairs}");
     }
     if let Some(found) = &status.conservation {
         let (sold, recorded, on_their_way) = (found.sold, found.recorded, found.in_outbox);
@@ -120,6 +125,19 @@ fn sessions(status: &ClusterStatus) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Damage that was repaired: once may be chance, a second time is a machine to look at.
+fn repairs(status: &ClusterStatus) -> String {
+    let said = status.daemons.iter().filter_map(|daemon| daemon.status.as_ref());
+    let lines = said.filter_map(|daemon| {
+        let repair = &daemon.replica.as_ref()?.repair;
+        (repair.repaired_ms > 0).then(|| {
+            let (when, what) = (answers::time(repair.repaired_ms), repair.repaired.join("; "));
+            format!("{}-{} was repaired at {when}: {what}", daemon.role, daemon.id)
+        })
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -151,6 +169,24 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_past_repair_is_told() {
+        let mut daemon = DaemonStatus { role: "catalog".into(), id: 2, ..DaemonStatus::default() };
+        let mut replica = ReplicaStatus::default();
+        replica.repair.repaired_ms = 1_764_000_000_000;
+        replica.repair.repaired = vec!["log entry 7: a checksum".into()];
+        let shown = |daemon: &DaemonStatus| {
+            let asked = AskedStatus { status: Some(daemon.clone()), ..AskedStatus::default() };
+            show(&ClusterStatus { daemons: vec![asked], ..ClusterStatus::default() })
+        };
+        daemon.replica = Some(replica);
+        let text = shown(&daemon);
+        let wanted = "catalog-2 was repaired at 2025-11-24T16:00:00.000Z: log entry 7: a checksum\n";
+        assert!(text.contains(wanted), "{text}");
+        daemon.replica = Some(ReplicaStatus::default());
+        assert!(!shown(&daemon).contains("repaired"));
+    }
 
     #[test]
     fn units() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use tests::bulk::add_books;
 use tests::daemon::Daemon;
 use tests::load::Load;
 use tests::store::{BOOKS, READY_LIMIT, Store};
@@ -10,6 +11,9 @@ use tests::wait;
 use wal::level::SNAPSHOTS;
 
 use crate::faults::{BUYERS, PLENTY, SALES_LIMIT, caught_up, settle};
+
+/// Books of a store whose snapshot takes a while to install.
+const MANY: u64 = 60_000;
 
 /// A store that keeps little of its log, and has agreed that it may.
 fn forgetful(name: &str) -> (Store, BTreeMap<u64, u64>, Load) {
@@ -119,6 +123,9 @@ fn a_replica_was_away_for_longer_than_the_log_reaches() {
     let victim = store.catalog_backup();
     let (node, _) = member(victim, victim.id()).expect("it knows itself");
     victim.kill();
+    // Installing so many takes longer than a service manager with this limit waits for a loop that hangs.
+    add_books(store.catalog_primary(), MANY).expect("the primary takes them");
+    victim.set(&[("WATCHDOG_USEC", "1000000")]);
     let bounds = |daemon: &Daemon| {
         let path = store.directory().join(daemon.name());
         let directory = wal::inspect::Directory::open(&path, |_| &[]).map_err(|error| error.to_string())?;
@@ -133,6 +140,10 @@ fn a_replica_was_away_for_longer_than_the_log_reaches() {
     victim.start();
     caught_up(&store, victim);
     assert!(victim.log().contains("installed the snapshot of"), "{}", victim.log_tail());
+    let log = victim.log();
+    let installing = log.lines().skip_while(|line| !line.contains("have arrived from"));
+    let mut installing = installing.take_while(|line| !line.contains("installed the snapshot of"));
+    assert!(!installing.any(|line| line.contains("has not gone round")), "{log}");
     assert_eq!(member(primary, victim.id()).map(|(node, _)| node), Ok(node));
     load.wait_for_more(50, SALES_LIMIT);
     settle(&store, &stocks, load);

@@ -9,6 +9,7 @@
 //! Nothing here outlives the test process: daemons are tied to it (`--die-with`), also when it is killed.
 
 pub mod audit;
+pub mod bulk;
 pub mod client;
 pub mod connection;
 pub mod daemon;

@@ -24,6 +24,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,8 @@ struct Shared {
     wanted: Mutex<Option<Wanted>>,
     /// Rises when that is another one; and on the stop.
     wanted_news: Arc<Watch>,
+    /// Whether the replica was handed a snapshot and may be installing it, in one turn.
+    installs: AtomicBool,
     views: Views,
     /// Why this replica takes no part although it could run; for status and answers.
     waiting_for: Mutex<String>,
@@ -183,6 +186,7 @@ impl<R: Send + 'static> Replica<R> {
             introduced: Mutex::default(),
             wanted: Mutex::default(),
             wanted_news: Watch::new(0),
+            installs: AtomicBool::new(false),
             views: Views::default(),
             waiting_for: Mutex::new("peers".into()),
             visible: Watch::new(0),
@@ -310,9 +314,11 @@ impl<R: Send + 'static> Replica<R> {
         self.shared.formation.get().map(|formation| formation.cluster)
     }
 
-    /// How often the replica's loop has gone round; `None` while it takes no part and has no loop.
+    /// How often the replica's loop has gone round; `None` while it takes no part and has no loop, and while it installs a
+    /// snapshot: that is one turn, which takes as long as the state is large, and would begin anew after a restart.
     pub fn beats(&self) -> Option<u64> {
-        self.status().map(|_| self.handle.published().beats())
+        let installs = self.shared.installs.load(Ordering::SeqCst);
+        self.status().filter(|_| !installs).map(|_| self.handle.published().beats())
     }
 
     /// Newest log time applied here, in ms.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::replication::{Fetch, Fetched, SNAPSHOT};
@@ -81,11 +82,13 @@ impl<R: Send + 'static> Replica<R> {
                 fetched = true;
                 let Some(snapshot) = self.fetch(&order) else { continue };
                 let news = self.shared.wanted_news.get();
+                self.shared.installs.store(true, Ordering::SeqCst);
                 match self.handle.deliver(Input::Install(Box::new(snapshot))) {
                     true => drop(self.shared.wanted_news.wait_beyond(news, INSTALL_LIMIT)),
                     // Without room in the inbox it is read from the file again.
                     false => crate::wait::pause(AGAIN_PAUSE),
                 }
+                self.shared.installs.store(false, Ordering::SeqCst);
             }
             // A blank replica fetches on another thread, and is of no group as long as it needs the file.
             if fetched && self.cluster().is_some() {

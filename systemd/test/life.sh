@@ -17,6 +17,7 @@ test_life() {
         check "the same with the watchdog as it is shipped, an order replica" hangs quire-order@3 5005 30
         check "and the front end" hangs quire-frontend 5004 30
     fi
+    check "a replica whose directory is damaged: repaired from its peers, in the same process" repairs_itself
     check "docs/systemd.md, Stop: all at once, under load, within 10 s, with success" stops
     check "a reboot: the store is back with all its data" reboots
 }
@@ -137,6 +138,28 @@ hangs() { # unit, port, WatchdogSec
     until_true 10 healthy "$2"
     books_agree
 }
+
+# A bit of every copy of a title, in the log and among the books, turns over while a backup is down.
+repairs_itself() {
+    local unit=quire-catalog@111 directory before begin=$EPOCHREALTIME
+    [ "$(primary 5001)" != "$unit" ] || unit=quire-catalog@114
+    directory=/var/lib/quire/catalog-${unit#*@}
+    buying_begins
+    inside systemctl stop "$unit"
+    want "places that were damaged" "$(inside perl -e 'local $/; open my $file, "+<:raw", shift or die $!; my $bytes = <$file>;
+        my $places = 0; while ($bytes =~ /Impatient Graduate/g) { seek $file, $-[0], 0; print $file "H"; $places++ }
+        close $file or die $!; print $places >= 2 ? "some" : $places' "$directory/data.mdb")" some
+    inside systemctl start "$unit"
+    before="$(property "$unit" MainPID) $(property "$unit" NRestarts)"
+    until_true 30 repaired "$unit" "$directory"
+    want "process and restarts of $unit" "$(property "$unit" MainPID) $(property "$unit" NRestarts)" "$before"
+    buying_ends
+    note "whole again $(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $begin }") s after the stop"
+    inside quire status | grep "catalog-${unit#*@} was repaired" || { inside quire status; return 1; }
+    inside quire wal verify "$directory"
+    books_agree
+}
+repaired() { active "$1" && inside test -e "$2/repaired" -a ! -e "$2/damaged"; }
 
 stops() {
     local begin

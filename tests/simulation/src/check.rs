@@ -21,7 +21,7 @@ pub use bounds::{excesses, is_drained};
 pub use disks::{Checked, disk_complaints};
 pub use history::History;
 pub use liveness::{LIMIT, SETTLE_LIMIT, waiting};
-pub use orders::{Floor, OrderReads, order_count, order_differences};
+pub use orders::{Floor, OrderReads, order_count, order_differences, replayed_orders};
 pub use primaries::Primaries;
 pub use reads::{Began, Reads};
 pub use replicas::{agree, differences};

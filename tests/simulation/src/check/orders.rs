@@ -4,16 +4,39 @@
 //! many.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use api::order::{Order, Question, Read};
+use order::machine::Orders;
+use order::machine::command::kind;
 use order::queries;
-use wal::View;
-use wal::store::Store;
+use wal::store::{Memory, Store};
+use wal::{Entry, State, StateHash, StateMachine, View, log};
 
 use super::History;
 
 /// Orders per page when the whole book is read.
 const PAGE: u32 = 500;
+
+/// The hash of what the log of the order group up to `last` makes of nothing, applied once more.
+pub fn replayed_orders(store: &dyn Store, last: u64) -> StateHash {
+    let memory = Memory::new();
+    let mut state = memory.write().expect("memory has no faults");
+    let mut hash = 0;
+    let txn = store.read().expect("a disk in memory has no faults");
+    log::scan(&*txn, 1, &mut |entry: Entry, _| {
+        if entry.index > last {
+            return ControlFlow::Break(());
+        }
+        if entry.command.kind == kind::RECORD {
+            let applied = Orders.apply(&mut State::new(&mut *state, &mut hash), &entry);
+            applied.expect("committed entries can be applied");
+        }
+        ControlFlow::Continue(())
+    })
+    .expect("the log is undamaged");
+    hash
+}
 
 /// What is known when somebody begins to read.
 #[derive(Debug, Clone, Copy)]

@@ -1,13 +1,15 @@
 //! What is said of a run when it is over.
 
+use wal::StateHash;
 use wal::store::Store;
 
 use super::*;
 use crate::check::{
     History, agree, differences, disk_complaints, excesses, is_drained, order_count, order_differences,
-    oversold,
+    oversold, replayed_orders,
 };
 use crate::recovery::tables_of;
+use crate::schedule::group_of;
 use crate::weather::Clocks;
 
 impl World<'_> {
@@ -53,24 +55,16 @@ impl World<'_> {
         }
         let (catalog, orders) = (self.best(0), self.best(CATALOGS));
         let committed = self.status(catalog).map_or(0, |status| status.committed);
-        let log = match self.plan.profile.replaces_disks() {
-            true => {
-                let known = self.disks[..CATALOGS].iter().try_for_each(|disk| disk.remember(u64::MAX));
-                known.expect("a disk in memory can be read");
-                let (log, wrong) = self.disks[catalog].whole_log().expect("a disk in memory can be read");
-                wrong.into_iter().for_each(&mut complain);
-                Some(log)
-            }
-            false => None,
-        };
-        let log: &dyn Store = match &log {
-            Some(log) => log,
-            None => &self.disks[catalog],
-        };
-        let history = History::replay(log, committed);
+        let (log, wrong) = self.whole_log(catalog);
+        let (order_log, wrong_orders) = self.whole_log(orders);
+        wrong.into_iter().chain(wrong_orders).for_each(&mut complain);
+        let history = History::replay(&log, committed);
         let mut book_orders = 0;
         if settled {
-            self.at_rest(&history).into_iter().for_each(&mut complain);
+            let of_orders = self.disks[orders].read().and_then(|txn| wal::meta::applied(&*txn));
+            let last = of_orders.expect("undamaged").index;
+            let replayed = (last, replayed_orders(&order_log, last));
+            self.at_rest(&history, replayed).into_iter().for_each(&mut complain);
             order_differences(&self.disks[orders], &history).into_iter().for_each(&mut complain);
             excesses(&self.disks[catalog]).into_iter().for_each(&mut complain);
             book_orders = order_count(&self.disks[orders]);
@@ -108,18 +102,27 @@ impl World<'_> {
         }
     }
 
-    /// In what replicas at rest differ from each other, and their disks from what they should be.
-    fn at_rest(&self, history: &History) -> Vec<String> {
+    /// The whole log of the group of a replica that knows most of it, with what the others have forgotten; and what is wrong
+    /// with it.
+    fn whole_log(&self, best: Place) -> (Memory, Vec<String>) {
+        if !self.plan.profile.replaces_disks() {
+            return (self.disks[best].image(), Vec::new());
+        }
+        let group = group_of(best);
+        let known = self.disks[group..group + REPLICAS].iter().try_for_each(|disk| disk.remember(u64::MAX));
+        known.and_then(|()| self.disks[best].whole_log()).expect("a disk in memory can be read")
+    }
+
+    /// In what replicas at rest differ from their logs, applied once more, and their disks from what they should be.
+    /// `of_orders` is the last entry of the order group, and the hash of the state that its log leads to.
+    fn at_rest(&self, history: &History, of_orders: (u64, StateHash)) -> Vec<String> {
         let mut found = Vec::new();
-        let orders = self.best(CATALOGS);
-        let of_orders =
-            self.disks[orders].read().and_then(|txn| wal::meta::applied(&*txn)).expect("undamaged");
         for at in (0..FRONTS).filter(|at| self.is_whole(*at)) {
             let disk = &self.disks[at];
             let tables = tables_of(at);
             let (last, hash) = match at {
                 ..CATALOGS => (history.last, history.hash),
-                _ => (of_orders.index, of_orders.hash),
+                _ => of_orders,
             };
             let (of_disk, _) = disk_complaints(disk, tables, None);
             let all = differences(disk, tables, last, hash).into_iter().chain(of_disk);

@@ -406,6 +406,36 @@ fn the_log_after_a_snapshot_that_was_offered_is_kept_for_a_member_that_is_silent
     assert_eq!(group.status(backup).wants_snapshot, None);
 }
 
+/// The primary is not told that the snapshot was installed, and asks again: whenever it began to lead, since its engine
+/// forgets at regular ticks who was heard of.
+#[test]
+fn a_member_whose_word_that_it_has_the_snapshot_was_lost_is_asked_again() {
+    for later in 0..ELECTION_TICKS {
+        let mut group = Group::agreed(Keep { lag_bytes: 2_048, bytes: 30_000, ..short() });
+        (0..later).for_each(|_| group.tick());
+        let old = group.primary().unwrap();
+        group.running.get_mut(&old).unwrap().receive(Input::HandOver(Box::new(|| {})), group.now);
+        group.run_until(|group| group.primary().is_some_and(|primary| primary != old));
+        let primary = group.primary().unwrap();
+        let backup = 6 - primary - old;
+        group.check(); // it has heard of both
+        group.stop(backup);
+        group.add(1_000);
+        (0..100).for_each(|_| group.tick());
+        assert!(group.start_of(primary) > 700, "{}", group.start_of(primary));
+        group.start(backup);
+        group.run_until(|group| group.status(backup).wants_snapshot.is_some());
+        let snapshot = group.fetch(primary);
+        group.running.get_mut(&backup).unwrap().receive(Input::Install(Box::new(snapshot)), group.now);
+        group.cut.insert(backup);
+        group.rest();
+        group.cut.clear();
+        group.add(1);
+        assert_eq!(group.primary(), Some(primary), "{later} ticks later");
+        group.check();
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_not_needed_any_more_changes_nothing() {
     let mut group = Group::agreed(short());

@@ -35,6 +35,8 @@ pub(super) struct Snapshots {
     /// Fetched, and not yet given to the engine or back by it.
     fetched: Option<Box<Snapshot>>,
     ticks: u32,
+    /// On a primary: the peers that are to be asked again as soon as they are heard of.
+    unasked: Vec<NodeId>,
 }
 
 impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
@@ -119,29 +121,39 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
 
     /// Lets the engine speak again to peers that have taken a snapshot for long, or have never heard that they should. They
     /// are offered one at once: until then nothing would hold the log after the one that they may be taking. One that
-    /// is silent is left as it is until it is heard of.
+    /// is silent is left as it is until it is heard of: the engine forgets all of whom it has heard every few ticks, maybe
+    /// always at the tick at which this looks.
     pub(super) fn ask_again(&mut self) {
         self.snapshots.ticks += 1;
-        if self.snapshots.ticks < ASK_AGAIN_TICKS {
-            return;
+        let is_due = self.snapshots.ticks >= ASK_AGAIN_TICKS;
+        if is_due {
+            self.snapshots.ticks = 0;
         }
-        self.snapshots.ticks = 0;
         if self.raw.raft.state != StateRole::Leader {
+            self.snapshots.unasked.clear();
             return;
         }
-        for peer in taking(self.raw.raft.prs()) {
-            self.raw.report_snapshot(peer, SnapshotStatus::Failure);
-            let raft = &mut self.raw.raft;
-            raft.mut_prs().get_mut(peer).expect("just seen").resume();
-            raft.send_append(peer);
+        let taking = taking(self.raw.raft.prs());
+        if is_due {
+            self.snapshots.unasked = taking.iter().map(|(peer, _)| *peer).collect();
+        }
+        for peer in std::mem::take(&mut self.snapshots.unasked) {
+            match taking.iter().find(|(other, _)| *other == peer) {
+                Some((_, true)) => {
+                    self.raw.report_snapshot(peer, SnapshotStatus::Failure);
+                    let raft = &mut self.raw.raft;
+                    raft.mut_prs().get_mut(peer).expect("just seen").resume();
+                    raft.send_append(peer);
+                }
+                Some((_, false)) => self.snapshots.unasked.push(peer),
+                None => {} // it goes on by the log
+            }
         }
     }
 }
 
-/// The peers that the engine waits for to take a snapshot, and that were heard of lately.
-fn taking(progress: &ProgressTracker) -> Vec<NodeId> {
-    let taking = progress
-        .iter()
-        .filter(|(_, progress)| progress.state == raft::ProgressState::Snapshot && progress.recent_active);
-    taking.map(|(id, _)| *id).collect()
+/// The peers that the engine waits for to take a snapshot, and whether they were heard of lately.
+fn taking(progress: &ProgressTracker) -> Vec<(NodeId, bool)> {
+    let taking = progress.iter().filter(|(_, progress)| progress.state == raft::ProgressState::Snapshot);
+    taking.map(|(id, progress)| (*id, progress.recent_active)).collect()
 }

@@ -83,9 +83,9 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
         let best = progress
             .iter()
             .filter(|(id, _)| **id != self.node && self.membership.voters.contains(id))
-            // Heard of lately counts first; but the engine forgets all of that at every check of its quorum.
+            // Who has room and was heard of lately comes before who has most.
             .max_by_key(|(id, progress)| {
-                (self.is_known_to_have_room(**id), progress.recent_active, progress.matched, **id)
+                (self.is_known_to_have_room(**id), !self.rooms.is_silent(**id), progress.matched, **id)
             });
         match best.map(|(id, _)| *id) {
             Some(peer) if self.raw.raft.state == StateRole::Leader && self.hand_over.is_none() => {

@@ -55,8 +55,10 @@ pub(super) struct Rooms {
     /// Not even entries are taken.
     exhausted: bool,
     ticks: u64,
-    /// When a voter answered last, in ticks, and whether it was short then.
+    /// When a member answered last, in ticks, and whether it was short then.
     heard: BTreeMap<NodeId, (u64, bool)>,
+    /// When this replica began to lead, in ticks.
+    since: u64,
     hand_over_at_ms: Option<u64>,
 }
 
@@ -84,6 +86,14 @@ impl Rooms {
     /// This replica is primary since now: nobody is silent yet.
     pub(super) fn reign(&mut self) {
         self.heard.clear();
+        self.since = self.ticks;
+    }
+
+    /// Whether a member has not answered this primary for an election timeout. The engine's own mark of that is taken away
+    /// at every check of its quorum, so for a moment everybody seems silent.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        let heard = self.heard.get(&node).map_or(self.since, |(tick, _)| *tick);
+        self.ticks - heard > ELECTION_TICKS as u64
     }
 
     fn has_room(&self, node: NodeId, own: NodeId) -> bool {

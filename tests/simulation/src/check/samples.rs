@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use api::catalog::{Book, Outcome, Refusal, Write, WriteResult};
 
+use crate::reader::How;
+
 /// Most operations of one run that are searched.
 const OPERATIONS_MAX: usize = 240;
 /// Most configurations that are looked at.
@@ -89,6 +91,8 @@ pub struct Samples {
     book: u64,
     first: State,
     operations: Vec<Operation>,
+    /// Reads that a front end answered by itself are left out: nothing is promised of them.
+    without_hits: bool,
     /// There were too many to know all writes.
     overflowed: bool,
 }
@@ -99,9 +103,15 @@ impl Samples {
         Samples { book, first: (stock, cents), ..Samples::default() }
     }
 
-    /// Whether a read of this book may be added: reads can be left out, writes cannot.
-    pub fn wants_read(&self, book: u64) -> bool {
-        book == self.book && self.operations.len() < OPERATIONS_MAX / 2
+    /// The same without reads that a front end answers by itself, where nothing is promised of those.
+    pub fn without_hits(self, without_hits: bool) -> Samples {
+        Samples { without_hits, ..self }
+    }
+
+    /// Whether a read of this book, answered so, may be added: reads can be left out, writes cannot.
+    pub fn wants_read(&self, book: u64, how: How) -> bool {
+        let is_promised = how != How::Hit || !self.without_hits;
+        is_promised && book == self.book && self.operations.len() < OPERATIONS_MAX / 2
     }
 
     /// An operation has ended.
@@ -235,6 +245,14 @@ mod tests {
             samples.add(Operation { book: 1, began: ms(*began), ended: ms(*ended), action: *action });
         }
         samples
+    }
+
+    #[test]
+    fn what_nothing_is_promised_of_is_left_out() {
+        let all = Samples::of(1, 5, 100);
+        assert!(all.wants_read(1, How::Hit) && !all.wants_read(2, How::Fill));
+        let some = all.without_hits(true);
+        assert!(!some.wants_read(1, How::Hit) && some.wants_read(1, How::Fill));
     }
 
     #[test]

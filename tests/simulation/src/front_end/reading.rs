@@ -160,7 +160,7 @@ impl FrontEnd {
         *count += 1;
         out.trace.mark(out.now, 3, (shown.version() << 8) | reader.wanted.number() as u64);
         if let Wanted::Book(id) = reader.wanted
-            && out.samples.wants_read(id)
+            && out.samples.wants_read(id, how)
             && let Ok(book) = serde_json::from_slice::<Body>(shown.body())
         {
             let state = (book.stock, (book.cost * 100.0).round() as u64);

@@ -10,7 +10,6 @@ use crate::check::{
 };
 use crate::recovery::tables_of;
 use crate::schedule::group_of;
-use crate::weather::Clocks;
 
 impl World<'_> {
     /// Whether a replica's disk is what it should be: not lost, and not damaged.

@@ -84,9 +84,11 @@ impl World<'_> {
         })
     }
 
-    /// Whether a group can spare a disk.
+    /// Whether a group can spare a disk. One that waits for its repair gives no snapshot, even if only its note is left of that:
+    /// power failed between the repair and the note.
     pub(super) fn may_lose(&self, group: Place) -> bool {
-        (group..group + REPLICAS).all(|at| !self.is_missed(at) && self.disks[at].damage().is_none())
+        let is_whole = |at: Place| self.disks[at].damage().is_none() && self.note(at).is_none();
+        (group..group + REPLICAS).all(|at| !self.is_missed(at) && is_whole(at))
     }
 
     /// The disk of a replica is lost. What comes back in its place is another node.

@@ -44,6 +44,8 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10 * 60);
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// Longest time that a damaged primary waits for another to take over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
+/// Pause between two looks whether it has.
+const STATUS_PAUSE: Duration = Duration::from_millis(10);
 
 /// A note in the data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,9 +328,14 @@ impl<R: Send + 'static> Replica<R> {
 
     fn prepare_to_leave(&self, finding: &str, at_least: u64) -> Result<(), String> {
         if self.is_primary() {
+            let until = Instant::now() + HAND_OVER_LIMIT;
             self.hand_over(HAND_OVER_LIMIT);
-            if self.is_primary() {
-                return Err("no other member takes over".into());
+            // That it is over is told before the status that shows it.
+            while self.is_primary() {
+                if Instant::now() > until {
+                    return Err("no other member takes over".into());
+                }
+                crate::wait::pause(STATUS_PAUSE);
             }
         }
         let until = Instant::now() + FETCH_LIMIT;

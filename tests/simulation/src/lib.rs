@@ -109,6 +109,15 @@ impl Report {
     pub fn tail(&self, lines: usize) -> impl Iterator<Item = String> {
         let until = self.complaints.first().map_or(Duration::MAX, |complaint| complaint.at);
         let end = self.lines.partition_point(|(at, _)| *at <= until);
-        self.lines[end.saturating_sub(lines)..end].iter().map(|(at, words)| format!("{at:>12.3?} {words}"))
+        self.lines[end.saturating_sub(lines)..end].iter().map(in_words)
     }
+
+    /// The whole trace in words.
+    pub fn told(&self) -> impl Iterator<Item = String> {
+        self.lines.iter().map(in_words)
+    }
+}
+
+fn in_words((at, words): &(Duration, String)) -> String {
+    format!("{at:>12.3?} {words}")
 }

@@ -71,7 +71,7 @@ impl World<'_> {
     }
 
     /// Whether the members of a group, as each of its disks has them, are its disks of now, and all vote.
-    fn all_vote(&self, group: Place) -> bool {
+    pub(super) fn all_vote(&self, group: Place) -> bool {
         let nodes = {
             let mut nodes: Vec<NodeId> = (group..group + REPLICAS).map(|at| self.node(at)).collect();
             nodes.sort_unstable();

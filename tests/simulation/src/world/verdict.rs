@@ -30,9 +30,12 @@ impl World<'_> {
             let all = (group..group + REPLICAS).map(|at| (self.status(at), self.is_whole(at)));
             agree(&all.collect::<Vec<_>>())
         };
-        let repairs = self.plan.profile.repairs_disks();
-        let is_repaired = !repairs || self.disks.iter().all(|disk| disk.damage().is_none());
-        is_repaired && at_rest(0) && at_rest(CATALOGS) && {
+        let profile = self.plan.profile;
+        let is_repaired = !profile.repairs_disks() || self.disks.iter().all(|disk| disk.damage().is_none());
+        // Until then nobody counts whose disk was ever replaced.
+        let all_vote =
+            !profile.replaces_disks() || [0, CATALOGS].into_iter().all(|group| self.all_vote(group));
+        is_repaired && all_vote && at_rest(0) && at_rest(CATALOGS) && {
             let (catalog, orders) = (self.best(0), self.best(CATALOGS));
             is_drained(&self.disks[catalog], &self.disks[orders])
         }

@@ -120,7 +120,8 @@ impl World<'_> {
         let read = |at: Place| self.disks[at].read().expect("a disk in memory can be read");
         let begins = |at: Place| meta::log_start(&*read(at)).expect("undamaged").index;
         let has = meta::applied(&*read(whole)).expect("undamaged").index;
-        if [noted, begins(damaged), begins(another)].iter().all(|wanted| *wanted <= has) {
+        // Of nothing there is no snapshot.
+        if [1, noted, begins(damaged), begins(another)].iter().all(|wanted| *wanted <= has) {
             self.disks[another].remember(u64::MAX).expect("a disk in memory can be read");
             self.flip(another, false);
             self.scrub(another, &Fault::Flip(another, false));

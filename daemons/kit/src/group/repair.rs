@@ -64,6 +64,8 @@ struct Note {
 pub(super) struct Repairs {
     /// The note, while this replica is in quarantine.
     note: Mutex<Option<Note>>,
+    /// Held while a note is written: several may find damage at the same moment, and its file has one name.
+    writing: Mutex<()>,
     /// The newest repair of this directory.
     newest: Mutex<Note>,
     /// What was found while it runs, and what a repair of that takes.
@@ -84,6 +86,7 @@ impl Repairs {
         }
         Repairs {
             note: Mutex::new(note),
+            writing: Mutex::default(),
             newest: Mutex::new(read(&directory.join(REPAIRED)).unwrap_or_default()),
             found: Mutex::default(),
             news: Watch::new(0),
@@ -97,6 +100,15 @@ impl Repairs {
             lock(&self.found).get_or_insert((finding.to_owned(), at_least));
             self.news.bump();
         }
+    }
+
+    /// Notes in the directory that it is damaged.
+    fn write(&self, directory: &Path, finding: &str, at_least: u64) -> Result<(), String> {
+        let _alone = lock(&self.writing);
+        let note =
+            Note { version: FORMAT, findings: vec![finding.into()], at_least, wall_ms: clock::wall_ms() };
+        write_json(directory, NOTE, &note)
+            .map_err(|error| format!("the note of it cannot be written: {error}"))
     }
 
     /// A whole pass has found nothing.
@@ -159,10 +171,7 @@ impl Shared {
     }
 
     fn write_note(&self, finding: &str, at_least: u64) -> Result<(), String> {
-        let note =
-            Note { version: FORMAT, findings: vec![finding.into()], at_least, wall_ms: clock::wall_ms() };
-        write_json(self.directory(), NOTE, &note)
-            .map_err(|error| format!("the note of it cannot be written: {error}"))
+        self.repairs.write(self.directory(), finding, at_least)
     }
 
     /// Ends the process as an error of its replica wants it. If that is damage that the peers can help, it starts anew in
@@ -380,6 +389,19 @@ mod tests {
         fs::remove_file(directory.path().join(NOTE)).unwrap();
         assert!(Repairs::open(directory.path()).note.into_inner().unwrap().is_none());
         assert!(!directory.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn all_who_find_damage_at_once_note_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let repairs = Repairs::open(directory.path());
+        std::thread::scope(|scope| {
+            for index in 0..8 {
+                let (repairs, path) = (&repairs, directory.path());
+                scope.spawn(move || (0..20).for_each(|_| repairs.write(path, "an entry", index).unwrap()));
+            }
+        });
+        assert_eq!(read(&directory.path().join(NOTE)).unwrap().findings, ["an entry"]);
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl Shared {
                 log::error!("{}; starting anew, to be repaired from the peers", failure.message);
                 logging::flush();
                 // Who is to stop begins with the repair when it is started again.
-                die(if self.identity.config.stop.requested() { failure } else { restart::in_place() })
+                let stop = &self.identity.config.stop;
+                die(if stop.requested() && !stop.restarts() { failure } else { restart::in_place() })
             }
             Err(why) => {
                 debug_assert_eq!(failure.exit, Exit::Damaged);

@@ -17,6 +17,9 @@ use crate::faults::{BUYERS, PLENTY, SALES_LIMIT, caught_up, settle};
 
 /// A scrub that goes round several times a second.
 const SCRUB: [(&str, &str); 2] = [("QUIRE_SCRUB_MIB_S", "64"), ("QUIRE_SCRUB_EVERY_S", "1")];
+/// The book whose title `damage` changes. Nobody buys it here: a sale that waits to be recorded has the title, too, and a
+/// replica that cannot read one of those ends at once, whatever else is damaged.
+const DAMAGED: u64 = 2;
 const NO_SCRUB: [(&str, &str); 1] = [("QUIRE_SCRUB_MIB_S", "0")];
 
 fn directory(store: &Store, daemon: &Daemon) -> PathBuf {
@@ -80,7 +83,8 @@ fn is_whole(store: &Store, daemon: &Daemon) {
 }
 
 fn sells(store: &Store) -> Load {
-    let load = Load::start(&store.front.api, BUYERS, &BOOKS.collect::<Vec<_>>());
+    let load =
+        Load::start(&store.front.api, BUYERS, &BOOKS.filter(|book| *book != DAMAGED).collect::<Vec<_>>());
     load.wait_for_more(20, SALES_LIMIT);
     load
 }
@@ -111,12 +115,11 @@ fn damage_that_the_scrub_finds_is_repaired_while_people_buy() {
 
     // Under a primary that runs: it lets another lead first.
     let primary = store.catalog_primary();
+    primary.pause(); // or a page is written anew between the look at it and the damage
     assert!(damage(&directory(&store, primary).join("data.mdb")) >= 2);
+    primary.resume();
     repaired(primary);
-    // Unless a sale that waits to be recorded has the title, too: without that it cannot go on for so long.
-    let log = primary.log();
-    let ways = ["handing over to node", "starting anew, to be repaired from the peers"];
-    assert!(ways.iter().any(|way| log.contains(way)), "{}", primary.log_tail());
+    assert!(primary.log().contains("handing over to node"), "{}", primary.log_tail());
     load.wait_for_more(50, SALES_LIMIT);
     caught_up(&store, primary);
     is_whole(&store, primary);

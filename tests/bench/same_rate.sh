@@ -42,8 +42,8 @@ for rate in "${rates[@]}"; do
             h2load --h1 -t2 -c"$connections" --rps=$((rate / connections)) -D "$seconds" --log-file="$work/requests" \
                 "${url[$name]}" >"$work/out"
             # Of each request: when it began, its status, and how many us it took.
-            awk -v rate="$rate" -v name="$name" '$2 != 200 {bad++} {print rate, name, $3} END {exit bad > 0}' \
-                "$work/requests" >>"$work/times.$rate.$name.$round" || { echo "$name answered something else than 200" >&2; exit 1; }
+            awk '$2 != 200 {bad++} {print $3} END {exit bad > 0}' "$work/requests" >"$work/times.$rate.$name.$round" ||
+                { echo "$name answered something else than 200" >&2; exit 1; }
         done
     done
 done
@@ -53,10 +53,10 @@ import collections, statistics, sys
 seconds, files = float(sys.argv[1]), sys.argv[2:]
 figures = collections.defaultdict(list)
 for file in files:
-    rows = [line.split() for line in open(file)]
-    times = sorted(int(row[2]) / 1000 for row in rows)
+    times = sorted(int(line) / 1000 for line in open(file))
     share = lambda part: times[int(len(times) * part)]
-    figures[int(rows[0][0]), rows[0][1]].append((len(times) / seconds, share(0.5), share(0.99), share(0.999)))
+    rate, name = file.split(".")[-3:-1]
+    figures[int(rate), name].append((len(times) / seconds, share(0.5), share(0.99), share(0.999)))
 print("wanted/s  who    got/s    p50 ms  p99 ms, median (range)   p99.9 ms, median (range)")
 for (rate, name), rows in sorted(figures.items()):
     got, p50, p99, p999 = ([row[at] for row in rows] for at in range(4))

@@ -33,12 +33,18 @@ pub fn add_books(primary: &Daemon, count: u64) -> io::Result<()> {
     write_all(primary, count, &create)
 }
 
-/// Log time until which what begins now may be under way.
+/// Log time until which what begins now may be under way, in ms.
+///
+/// # Errors
+/// When the primary does not say what time it is.
 pub fn not_after_ms(primary: &Daemon) -> io::Result<u64> {
     Ok(primary.group().map_err(io::Error::other)?.log_ms + REQUEST_LIFE_MS)
 }
 
 /// Sends writes to the primary as daemons do, a few full batches at a time.
+///
+/// # Errors
+/// When it takes one of them 20 times not.
 pub fn write_all(primary: &Daemon, count: u64, write: &(dyn Fn(u64) -> Write + Sync)) -> io::Result<()> {
     const LANES: u64 = 4;
     let url = format!("http://127.0.0.1:{}{WRITES}", primary.spec().peer);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use api::replication::{GROUP, Group, MEMBERS, Members, Who};
 use api::{Batch, BatchReply};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
@@ -136,12 +136,20 @@ impl Daemon {
         ended(&mut child, KILL_LIMIT, self.name());
     }
 
-    /// SIGSTOP: it holds its connections and answers nothing.
+    /// SIGSTOP: it holds its connections and answers nothing. Returns when all its threads stand still.
     ///
     /// # Panics
     /// If it does not run.
     pub fn pause(&self) {
-        signal(self.pid(), Signal::STOP);
+        let pid = self.pid();
+        signal(pid, Signal::STOP);
+        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        wait::until(KILL_LIMIT, &format!("{} stands still", self.name()), || {
+            match waitid(WaitId::Pid(pid), look) {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
     }
 
     /// SIGCONT.

@@ -22,6 +22,7 @@ mod clock;
 mod codec;
 mod compaction;
 mod engine_log;
+mod hearing;
 mod members;
 mod proposals;
 mod reads;
@@ -48,6 +49,7 @@ use clock::LogClock;
 pub use clock::Now;
 use compaction::Compaction;
 pub use compaction::Keep;
+use hearing::Hearing;
 pub use members::{Change, ChangeRequest, Changed};
 use proposals::Proposals;
 pub use proposals::{Done, Outcomes, Proposal, Proposed, Refused};
@@ -206,6 +208,7 @@ pub struct Replica<'s, M: StateMachine, T: Transport> {
     /// The term `role` was noticed in.
     role_term: u64,
     reign: Option<Reign>,
+    hearing: Hearing,
     rooms: Rooms,
     clock: LogClock,
     proposals: Proposals<M::Reply>,
@@ -278,6 +281,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
             role: Role::Backup,
             role_term: 0,
             reign: None,
+            hearing: Hearing::default(),
             rooms: Rooms::default(),
             clock: LogClock::new(log_ms),
             proposals: Proposals::default(),
@@ -325,6 +329,7 @@ impl<'s, M: StateMachine, T: Transport> Replica<'s, M, T> {
     pub fn tick(&mut self) {
         self.note_fault(|replica| {
             replica.raw.tick();
+            replica.hearing.tick();
             replica.look_at_room()?;
             replica.go_on_with_members();
             replica.ask_again();

@@ -399,11 +399,15 @@ impl<R: Send + 'static> Replica<R> {
         }
     }
 
-    /// Lets another replica become primary, if this one is. Returns when that has happened or `limit` has passed.
+    /// Lets another replica become primary, if this one is. Returns when that has happened and the status shows it, or nobody
+    /// takes over, or `limit` has passed.
     pub fn hand_over(&self, limit: Duration) {
         let (completer, waiter) = promise();
         self.handle.hand_over(Box::new(move || completer.complete(())));
-        let _ = waiter.wait(limit);
+        if waiter.wait(limit).is_some() {
+            // It is told in a turn, the status after it, and jobs come after that.
+            let _ = self.at_desk(|_, _| Ok(()));
+        }
     }
 
     /// Lets go of waiting peers (`WATCH`), so that the peer plane can drain.

@@ -95,6 +95,11 @@ impl Stop {
         self.shared.restart.load(Ordering::SeqCst)
     }
 
+    /// Whether a stop was asked for that no start follows.
+    pub fn ends(&self) -> bool {
+        self.requested() && !self.restarts()
+    }
+
     /// Whether a stop was asked for. May be called anywhere.
     pub fn requested(&self) -> bool {
         *self.lock()
@@ -166,11 +171,11 @@ mod tests {
     fn a_stop_that_was_asked_for_before_does_not_become_a_restart() {
         let stop = Stop::new();
         stop.request_restart();
-        assert!(stop.requested() && stop.restarts());
+        assert!(stop.requested() && stop.restarts() && !stop.ends());
         let stop = Stop::new();
         stop.request();
         stop.request_restart();
-        assert!(stop.requested() && !stop.restarts());
+        assert!(stop.requested() && !stop.restarts() && stop.ends());
     }
 
     #[test]

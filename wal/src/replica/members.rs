@@ -104,7 +104,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
             );
         }
         // A node that was heard of in the last election timeout is not lost.
-        if joins.is_some() && old.is_some_and(|old| !self.rooms.is_silent(old)) {
+        if joins.is_some() && old.is_some_and(|old| !self.hearing.is_silent(old)) {
             return wait("the node that had the name to be silent for an election timeout");
         }
         if !members.outgoing.is_empty() || raft.has_pending_conf() || !raft.commit_to_current_term() {

@@ -33,6 +33,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
                 // A new primary's log ends with the entry that opens its term.
                 let before = self.raw.raft.raft_log.term(last.saturating_sub(1)).unwrap_or(0);
                 self.reign = Some(Reign { first: last, before });
+                self.hearing.reign();
                 self.rooms.reign();
                 self.clock.restart(self.raw.store().log.last().log_ms, now);
             }
@@ -85,7 +86,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
             .filter(|(id, _)| **id != self.node && self.membership.voters.contains(id))
             // Who has room and was heard of lately comes before who has most.
             .max_by_key(|(id, progress)| {
-                (self.is_known_to_have_room(**id), !self.rooms.is_silent(**id), progress.matched, **id)
+                (self.is_known_to_have_room(**id), !self.hearing.is_silent(**id), progress.matched, **id)
             });
         match best.map(|(id, _)| *id) {
             Some(peer) if self.raw.raft.state == StateRole::Leader && self.hand_over.is_none() => {

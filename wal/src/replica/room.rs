@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
+use super::hearing::Hearing;
 use super::{ELECTION_TICKS, Now, Replica, Role, Transport};
 use crate::meta::{Membership, NodeId};
 use crate::state_machine::StateMachine;
@@ -54,11 +55,8 @@ pub(super) struct Rooms {
     short: Option<NoRoom>,
     /// Not even entries are taken.
     exhausted: bool,
-    ticks: u64,
-    /// When a member answered last, in ticks, and whether it was short then.
-    heard: BTreeMap<NodeId, (u64, bool)>,
-    /// When this replica began to lead, in ticks.
-    since: u64,
+    /// On a primary: the members that have answered, and whether they were short when they did last.
+    others: BTreeMap<NodeId, bool>,
     hand_over_at_ms: Option<u64>,
 }
 
@@ -83,33 +81,25 @@ impl Rooms {
         self.exhausted
     }
 
-    /// This replica is primary since now: nobody is silent yet.
+    /// This replica is primary since now.
     pub(super) fn reign(&mut self) {
-        self.heard.clear();
-        self.since = self.ticks;
+        self.others.clear();
     }
 
-    /// Whether a member has not answered this primary for an election timeout. The engine's own mark of that is taken away
-    /// at every check of its quorum, so for a moment everybody seems silent.
-    pub(super) fn is_silent(&self, node: NodeId) -> bool {
-        let heard = self.heard.get(&node).map_or(self.since, |(tick, _)| *tick);
-        self.ticks - heard > ELECTION_TICKS as u64
-    }
-
-    fn has_room(&self, node: NodeId, own: NodeId) -> bool {
-        match self.heard.get(&node) {
+    fn has_room(&self, node: NodeId, own: NodeId, hearing: &Hearing) -> bool {
+        match self.others.get(&node) {
             _ if node == own => self.short.is_none(),
-            Some((tick, short)) => !short && self.ticks - tick <= SILENT_TICKS,
+            Some(short) => !short && hearing.silent_ticks(node) <= SILENT_TICKS,
             None => true,
         }
     }
 
     /// Why a primary takes no new commands, if it takes none. As long as nobody is short, a voter that is silent is another
     /// matter: then commands wait for a majority.
-    fn no_room(&self, members: &Membership, own: NodeId) -> Option<NoRoom> {
-        let short = self.heard.values().any(|(_, short)| *short);
+    fn no_room(&self, members: &Membership, own: NodeId, hearing: &Hearing) -> Option<NoRoom> {
+        let short = self.others.values().any(|short| *short);
         let majority = |voters: &[NodeId]| {
-            let with_room = voters.iter().filter(|node| self.has_room(**node, own)).count();
+            let with_room = voters.iter().filter(|node| self.has_room(**node, own, hearing)).count();
             voters.is_empty() || with_room > voters.len() / 2
         };
         let others = short && !(majority(&members.voters) && majority(&members.outgoing));
@@ -121,7 +111,6 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
     /// Looks at the store once a tick.
     pub(super) fn look_at_room(&mut self) -> crate::Result<()> {
         let room = self.store.room()?;
-        self.rooms.ticks += 1;
         if self.rooms.measure(room) {
             let Room { used, bound, left } = room;
             match self.rooms.short {
@@ -142,7 +131,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
     /// Why new commands are refused, if they are: here on a primary, as soon as it becomes primary on a backup.
     pub(super) fn no_room(&self) -> Option<NoRoom> {
         match self.role {
-            Role::Primary => self.rooms.no_room(&self.membership, self.node),
+            Role::Primary => self.rooms.no_room(&self.membership, self.node, &self.hearing),
             _ => self.rooms.short,
         }
     }
@@ -158,7 +147,8 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
     pub(super) fn has_room_for(&mut self, message: &Message) -> bool {
         match message.get_msg_type() {
             MessageType::MsgHeartbeatResponse => {
-                self.rooms.heard.insert(message.from, (self.rooms.ticks, message.priority != 0));
+                self.hearing.hear(message.from);
+                self.rooms.others.insert(message.from, message.priority != 0);
                 true
             }
             MessageType::MsgAppend if self.rooms.is_exhausted() => message.entries.iter().all(is_engines),
@@ -168,7 +158,7 @@ impl<M: StateMachine, T: Transport> Replica<'_, M, T> {
 
     /// Whether this voter was heard of lately and had room.
     pub(super) fn is_known_to_have_room(&self, node: NodeId) -> bool {
-        self.rooms.heard.contains_key(&node) && self.rooms.has_room(node, self.node)
+        self.rooms.others.contains_key(&node) && self.rooms.has_room(node, self.node, &self.hearing)
     }
 
     /// Hands over if this primary is short and a majority of the voters is not.
@@ -239,31 +229,35 @@ mod tests {
 
     #[test]
     fn a_primary_goes_on_with_a_majority_that_has_room_and_answers() {
-        let mut rooms = Rooms { ticks: 100, ..Rooms::default() };
+        let (mut rooms, mut hearing) = (Rooms::default(), Hearing::default());
+        let answers = |rooms: &mut Rooms, hearing: &mut Hearing, node, short| {
+            hearing.hear(node);
+            rooms.others.insert(node, short);
+        };
         let trio = trio();
-        assert_eq!(rooms.no_room(&trio, 1), None, "nobody was heard of yet");
-        rooms.heard.insert(2, (100, true));
-        rooms.heard.insert(3, (100, false));
-        assert_eq!(rooms.no_room(&trio, 1), None);
-        rooms.ticks += SILENT_TICKS + 1;
-        assert_eq!(rooms.no_room(&trio, 1), Some(NoRoom::Majority), "one short, one silent");
-        rooms.heard.insert(2, (rooms.ticks, false));
-        assert_eq!(rooms.no_room(&trio, 1), None, "one silent");
-        rooms.heard.insert(2, (rooms.ticks, true));
-        rooms.heard.insert(3, (rooms.ticks, true));
-        assert_eq!(rooms.no_room(&trio, 1), Some(NoRoom::Majority));
-        rooms.heard.insert(3, (rooms.ticks, false));
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), None, "nobody was heard of yet");
+        answers(&mut rooms, &mut hearing, 2, true);
+        answers(&mut rooms, &mut hearing, 3, false);
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), None);
+        (0..=SILENT_TICKS).for_each(|_| hearing.tick());
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), Some(NoRoom::Majority), "one short, one silent");
+        answers(&mut rooms, &mut hearing, 2, false);
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), None, "one silent");
+        answers(&mut rooms, &mut hearing, 2, true);
+        answers(&mut rooms, &mut hearing, 3, true);
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), Some(NoRoom::Majority));
+        answers(&mut rooms, &mut hearing, 3, false);
         rooms.measure(room(0, 0));
-        assert_eq!(rooms.no_room(&trio, 1), Some(NoRoom::Disk), "its own log is its own");
+        assert_eq!(rooms.no_room(&trio, 1, &hearing), Some(NoRoom::Disk), "its own log is its own");
     }
 
     #[test]
     fn a_change_of_members_needs_room_in_both_majorities() {
         let mut rooms = Rooms::default();
         let members = Membership { outgoing: vec![1, 4], ..trio() };
-        rooms.heard.insert(4, (0, true));
-        assert_eq!(rooms.no_room(&members, 1), Some(NoRoom::Majority));
-        rooms.heard.insert(4, (0, false));
-        assert_eq!(rooms.no_room(&members, 1), None);
+        rooms.others.insert(4, true);
+        assert_eq!(rooms.no_room(&members, 1, &Hearing::default()), Some(NoRoom::Majority));
+        rooms.others.insert(4, false);
+        assert_eq!(rooms.no_room(&members, 1, &Hearing::default()), None);
     }
 }

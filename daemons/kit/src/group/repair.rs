@@ -44,8 +44,6 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10 * 60);
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// Longest time that a damaged primary waits for another to take over.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(2);
-/// Pause between two looks whether it has.
-const STATUS_PAUSE: Duration = Duration::from_millis(10);
 
 /// A note in the data directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,11 +100,15 @@ impl Repairs {
         }
     }
 
-    /// Notes in the directory that it is damaged.
+    /// Notes in the directory that it is damaged, beside what others have noted that found something in the same moment.
     fn write(&self, directory: &Path, finding: &str, at_least: u64) -> Result<(), String> {
         let _alone = lock(&self.writing);
-        let note =
-            Note { version: FORMAT, findings: vec![finding.into()], at_least, wall_ms: clock::wall_ms() };
+        let mut note = read(&directory.join(NOTE)).unwrap_or_default();
+        if !note.findings.iter().any(|noted| noted == finding) {
+            note.findings.push(finding.into());
+        }
+        let at_least = note.at_least.max(at_least);
+        let note = Note { version: FORMAT, at_least, wall_ms: clock::wall_ms(), ..note };
         write_json(directory, NOTE, &note)
             .map_err(|error| format!("the note of it cannot be written: {error}"))
     }
@@ -185,11 +187,9 @@ impl Shared {
         let mut failure = storage_failure(error);
         match noted {
             Ok(()) => {
-                log::error!("{}; starting anew, to be repaired from the peers", failure.message);
+                log::error!("{}; noted, to be repaired from the peers after the next start", failure.message);
                 logging::flush();
-                // Who is to stop begins with the repair when it is started again.
-                let stop = &self.identity.config.stop;
-                die(if stop.requested() && !stop.restarts() { failure } else { restart::in_place() })
+                die(if self.identity.config.stop.ends() { failure } else { restart::in_place() })
             }
             Err(why) => {
                 debug_assert_eq!(failure.exit, Exit::Damaged);
@@ -338,14 +338,9 @@ impl<R: Send + 'static> Replica<R> {
 
     fn prepare_to_leave(&self, finding: &str, at_least: u64) -> Result<(), String> {
         if self.is_primary() {
-            let until = Instant::now() + HAND_OVER_LIMIT;
             self.hand_over(HAND_OVER_LIMIT);
-            // That it is over is told before the status that shows it.
-            while self.is_primary() {
-                if Instant::now() > until {
-                    return Err("no other member takes over".into());
-                }
-                crate::wait::pause(STATUS_PAUSE);
+            if self.is_primary() {
+                return Err("no other member takes over".into());
             }
         }
         let until = Instant::now() + FETCH_LIMIT;
@@ -399,10 +394,12 @@ mod tests {
         std::thread::scope(|scope| {
             for index in 0..8 {
                 let (repairs, path) = (&repairs, directory.path());
-                scope.spawn(move || (0..20).for_each(|_| repairs.write(path, "an entry", index).unwrap()));
+                let finding = format!("log entry {index}");
+                scope.spawn(move || (0..20).for_each(|_| repairs.write(path, &finding, index).unwrap()));
             }
         });
-        assert_eq!(read(&directory.path().join(NOTE)).unwrap().findings, ["an entry"]);
+        let note = read(&directory.path().join(NOTE)).unwrap();
+        assert_eq!((note.findings.len(), note.at_least), (8, 7), "{note:?}");
     }
 
     #[test]
